@@ -1,0 +1,84 @@
+"""One SOP instance on our disk, received or made by us. Immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Origin(StrEnum):
+    """Where an instance came from.
+
+    ``RETURNED`` is a result of this node that a peer sent back to it: kept, never routed, opens no revision.
+    """
+
+    RECEIVED = "received"
+    RESULT = "result"
+    RETURNED = "returned"
+
+
+class AsideReason(StrEnum):
+    """Why an object lies aside instead of in its study."""
+
+    CONFLICT = "conflict"  # same SOPInstanceUID, other bytes
+    RETURNED = "returned"  # one of our results came back changed
+    INVALID = "invalid"  # could not be kept as an instance; the sender got a failure status
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A kept instance.
+
+    ``digest`` is the SHA-256, in hex, of the encoded data set alone (without preamble and file meta), so that it is the
+    same however often the object is sent. ``path`` is relative to the data directory. ``revision`` is the study
+    revision that the instance arrived in (0 for results).
+    """
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_uid: str
+    series_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    size: int
+    path: str
+    origin: Origin
+    at: datetime
+    peer: str | None = None
+    job_id: str | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True)
+class Aside:
+    """An object that was kept aside, with the reason. ``path`` is relative to the data directory."""
+
+    reason: AsideReason
+    detail: str
+    path: str
+    at: datetime
+    peer: str | None = None
+    sop_instance_uid: str | None = None
+    study_uid: str | None = None
+    digest: str | None = None
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An object as it came off the wire: the UIDs of the C-STORE command (PS3.7 9.1.1) and the encoded data set."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset: bytes
+    peer: str  # the calling AE title
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A C-STORE response: ``status`` (PS3.4 B.2.3) and an ErrorComment (0000,0902) of at most 64 characters."""
+
+    status: int
+    comment: str = ""

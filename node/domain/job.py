@@ -1,0 +1,144 @@
+"""One run of one model version over one revision of one study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from node.domain.model import ModelVersion, Qualification
+from node.domain.study import StudyContent
+
+
+class JobState(StrEnum):
+    """Where a job stands. ``REFUSED`` is an answer ("not for this model"), ``DEAD`` waits for a person."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class JobStep(StrEnum):
+    """What can happen to a job."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    REFUSE = "refuse"
+    RETRY = "retry"
+    LEASE_EXPIRED = "lease expired"
+    GIVE_UP = "give up"
+    CANCEL = "cancel"
+    REQUEUE = "requeue"
+
+
+JOB: Mapping[JobState, Mapping[JobStep, JobState]] = {
+    JobState.QUEUED: {JobStep.CLAIM: JobState.RUNNING, JobStep.CANCEL: JobState.CANCELLED},
+    JobState.RUNNING: {
+        JobStep.SUCCEED: JobState.SUCCEEDED,
+        JobStep.REFUSE: JobState.REFUSED,
+        JobStep.RETRY: JobState.QUEUED,
+        JobStep.LEASE_EXPIRED: JobState.QUEUED,
+        JobStep.GIVE_UP: JobState.DEAD,
+        JobStep.CANCEL: JobState.CANCELLED,
+    },
+    JobState.SUCCEEDED: {},
+    JobState.REFUSED: {},
+    JobState.DEAD: {JobStep.REQUEUE: JobState.QUEUED},
+    JobState.CANCELLED: {},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the job table. ``attempt`` is counted at claim, so a study that kills its process comes to an end."""
+
+    id: str
+    study_uid: str
+    revision: int
+    route: str
+    model: ModelVersion
+    send_to: tuple[str, ...]
+    state: JobState
+    attempt: int
+    created_at: datetime
+    not_before: datetime
+    owner: str | None = None
+    lease_until: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    reason: str | None = None
+    findings: Mapping[str, Any] | None = None
+    timings: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who made a result: written into every object that leaves the node.
+
+    ``started_at`` is aware and becomes ContentDate/Time. ``node_uid`` identifies this installation; with the model's
+    name, version and digest it gives the DeviceUID of the algorithm.
+    """
+
+    job_id: str
+    model: ModelVersion
+    qualification: Qualification
+    started_at: datetime
+    node_name: str
+    node_uid: str
+    node_version: str
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """All that a worker needs: no database session, no credentials."""
+
+    provenance: Provenance
+    study: StudyContent
+    device: str
+    out_dir: Path
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result object that was written, read back and checked. ``path`` is absolute."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_uid: str
+    study_uid: str
+    transfer_syntax_uid: str
+    digest: str
+    size: int
+    path: Path
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class JobOutput:
+    """What a run returns. ``results`` is in sending order: what others refer to first, the SR last.
+
+    ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
+    SOPInstanceUID to digest for what was read.
+    """
+
+    outcome: Outcome
+    reason: str | None = None
+    retry: bool = False
+    results: tuple[ResultFile, ...] = ()
+    findings: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,148 @@
+"""From kept instances to settled studies: rows follow the disk in batches; a study settles by quiet time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from node.domain.events import Event, Subject
+from node.domain.instance import Aside, AsideReason, Instance
+from node.domain.job import JobState, JobStep
+from node.domain.study import Study, StudyState, StudyStep
+from node.ports import Clock, Transaction, UnitOfWork
+from node.services.steps import move_job, move_study
+
+log = logging.getLogger(__name__)
+
+
+class Assemble:
+    """Indexes what was kept, and settles what has been quiet for long enough.
+
+    Args:
+        quiet: the quiet time of studies from a peer, by its calling AE title; ``default`` for all others.
+    """
+
+    def __init__(
+        self, write: Transaction, read: Transaction, clock: Clock, *, default: timedelta, quiet: Mapping[str, timedelta]
+    ) -> None:
+        self._write = write
+        self._read = read
+        self._clock = clock
+        self._default = default
+        self._quiet = quiet
+
+    def index(self, batch: Sequence[Instance | Aside]) -> None:
+        """Write the rows of one batch, in one transaction."""
+        with self._write() as tx:
+            for aside in (thing for thing in batch if isinstance(thing, Aside)):
+                self._note_aside(tx, aside)
+            instances = [thing for thing in batch if isinstance(thing, Instance)]
+            self._add(tx, instances)
+
+    def _add(self, tx: UnitOfWork, instances: Sequence[Instance]) -> None:
+        known = tx.instances.known(i.sop_instance_uid for i in instances)
+        fresh: dict[str, list[Instance]] = {}
+        for instance in instances:
+            earlier = known.get(instance.sop_instance_uid)
+            if earlier is None:
+                known[instance.sop_instance_uid] = instance
+                fresh.setdefault(instance.study_uid, []).append(instance)
+            elif earlier.path != instance.path:
+                # Two associations sent one SOPInstanceUID under different studies or series at the same moment.
+                self._note_aside(tx, _conflict(instance))
+        for study_uid, group in fresh.items():
+            study = self._touch(tx, study_uid, group)
+            tx.instances.add(replace(i, revision=study.revision) for i in group)
+
+    def _touch(self, tx: UnitOfWork, study_uid: str, group: Sequence[Instance]) -> Study:
+        """Move the quiet time on; open the next revision where the study had settled."""
+        last = max(i.at for i in group)
+        peer = group[-1].peer
+        settle_at = last + self._quiet.get(peer or "", self._default)
+        study = tx.studies.get(study_uid)
+        if study is None:
+            study = Study(
+                study_uid, StudyState.RECEIVING, 1, min(i.at for i in group), last, settle_at, peer, len(group)
+            )
+            tx.studies.add(study)
+            tx.journal.add(_opened(study))
+            return study
+        changes: dict[str, Any] = {
+            "last_at": max(last, study.last_at),
+            "settle_at": max(settle_at, study.settle_at or settle_at),
+            "peer": peer,
+            "instances": study.instances + len(group),
+        }
+        if study.state is StudyState.RECEIVING:
+            after = replace(study, **changes)
+            tx.studies.update(study, after)
+            return after
+        after = move_study(
+            tx, study, StudyStep.INSTANCE, last, {"late": len(group)}, revision=study.revision + 1, **changes
+        )
+        _cancel_queued(tx, after, last)
+        return after
+
+    def _note_aside(self, tx: UnitOfWork, aside: Aside) -> None:
+        tx.instances.add_aside(aside)
+        tx.journal.add(
+            Event(
+                subject=Subject.INSTANCE,
+                subject_id=aside.sop_instance_uid or "-",
+                study_uid=aside.study_uid,
+                step=f"aside: {aside.reason.value}",
+                at=aside.at,
+                detail={"detail": aside.detail, "path": aside.path, "peer": aside.peer},
+            )
+        )
+
+    def settle(self) -> int:
+        """Settle every study whose quiet time is over; returns how many."""
+        now = self._clock.now()
+        with self._read() as tx:
+            due = tx.studies.due(now)
+        for study in due:
+            with self._write() as tx:
+                current = tx.studies.get(study.study_uid)
+                if current != study:
+                    continue  # an instance came in between: its quiet time runs anew
+                quiet = (now - study.last_at).total_seconds()
+                detail = {"evidence": f"quiet for {quiet:.1f} s", "instances": study.instances}
+                move_study(tx, study, StudyStep.QUIET, now, detail, settle_at=None)
+        return len(due)
+
+
+def _opened(study: Study) -> Event:
+    return Event(
+        subject=Subject.STUDY,
+        subject_id=study.study_uid,
+        study_uid=study.study_uid,
+        step="open",
+        to_state=study.state.value,
+        at=study.first_at,
+        detail={"peer": study.peer, "revision": study.revision},
+    )
+
+
+def _conflict(instance: Instance) -> Aside:
+    return Aside(
+        AsideReason.CONFLICT,
+        "SOPInstanceUID is kept already in another study or series",
+        instance.path,
+        instance.at,
+        instance.peer,
+        instance.sop_instance_uid,
+        instance.study_uid,
+        instance.digest,
+    )
+
+
+def _cancel_queued(tx: UnitOfWork, study: Study, at: datetime) -> None:
+    """A queued job of an earlier revision would report on less than there is now; the next revision gets its own."""
+    for job in tx.jobs.of_study(study.study_uid):
+        if job.state is JobState.QUEUED and job.attempt == 0:
+            reason = f"superseded by revision {study.revision} before it was run"
+            move_job(tx, job, JobStep.CANCEL, at, reason=reason, finished_at=at)

@@ -1,0 +1,166 @@
+"""From a settled study to jobs: every route is asked, every answer is kept with its reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+
+from node.domain.errors import AinodeError
+from node.domain.events import Event, Subject
+from node.domain.ids import job_id
+from node.domain.instance import Instance
+from node.domain.job import Job, JobState
+from node.domain.model import ModelVersion
+from node.domain.route import NO_ROUTE, Decision, Route, decide
+from node.domain.study import Study, StudyState, StudyStep
+from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
+from node.services.steps import move_study
+
+log = logging.getLogger(__name__)
+
+Models = Callable[[str], ModelVersion]
+
+
+class Dispatch:
+    """Asks every route about a settled study and creates the jobs, in one transaction a study.
+
+    Args:
+        models: gives the model version of a pipeline; raises ``AinodeError`` when the pipeline is unavailable.
+    """
+
+    def __init__(
+        self,
+        write: Transaction,
+        read: Transaction,
+        clock: Clock,
+        files: InstanceFiles,
+        routes: Sequence[Route],
+        models: Models,
+        *,
+        node: str,
+    ) -> None:
+        self._write = write
+        self._read = read
+        self._clock = clock
+        self._files = files
+        self._routes = routes
+        self._models = models
+        self._node = node
+
+    def route(self) -> int:
+        """Route every settled study; returns how many."""
+        with self._read() as tx:
+            settled = tx.studies.in_state(StudyState.SETTLED)
+        for study in settled:
+            self._route_one(study)
+        return len(settled)
+
+    def _route_one(self, study: Study) -> None:
+        with self._read() as tx:
+            instances = tx.instances.of_study(study.study_uid, up_to_revision=study.revision)
+        series = self._attributes(instances)
+        now = self._clock.now()
+        with self._write() as tx:
+            if tx.studies.get(study.study_uid) != study:
+                return  # an instance came in between: the next revision is routed instead
+            decisions = [self._ask(tx, study, route, series, now) for route in self._routes]
+            if not any(d.matched for d in decisions):
+                reason = "no route took the study" if decisions else "no routes are configured"
+                decisions.append(Decision(study.study_uid, study.revision, NO_ROUTE, False, reason, now))
+            for decision in decisions:
+                tx.journal.add_decision(decision)
+            taken = [d.route for d in decisions if d.matched]
+            move_study(tx, study, StudyStep.ROUTE, now, {"routes": taken})
+
+    def _attributes(self, instances: Iterable[Instance]) -> dict[str, Mapping[str, Sequence[str]]]:
+        first: dict[str, Instance] = {}
+        for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
+            first.setdefault(instance.series_uid, instance)
+        wanted = keywords(self._routes)
+        return {uid: attributes(self._files.absolute(i.path), wanted) for uid, i in first.items()}
+
+    def _ask(
+        self,
+        tx: UnitOfWork,
+        study: Study,
+        route: Route,
+        series: Mapping[str, Mapping[str, Sequence[str]]],
+        at: datetime,
+    ) -> Decision:
+        matched, reason = decide(route, series)
+        if not matched:
+            return Decision(study.study_uid, study.revision, route.name, False, reason, at)
+        try:
+            model = self._models(route.pipeline)
+        except AinodeError as error:
+            log.error("route %s: pipeline %s: %s", route.name, route.pipeline, error)
+            return Decision(study.study_uid, study.revision, route.name, False, f"{reason}; but {error}", at)
+        job = self._job(study, route, model, at)
+        if tx.jobs.get(job.id) is None:
+            tx.jobs.add(job)
+            tx.journal.add(_queued(job))
+        return Decision(study.study_uid, study.revision, route.name, True, reason, at, job.id)
+
+    def _job(self, study: Study, route: Route, model: ModelVersion, at: datetime) -> Job:
+        identity = job_id(
+            node=self._node,
+            study_uid=study.study_uid,
+            revision=study.revision,
+            route=route.name,
+            pipeline=model.name,
+            version=model.version,
+            digest=model.digest,
+        )
+        return Job(
+            id=identity,
+            study_uid=study.study_uid,
+            revision=study.revision,
+            route=route.name,
+            model=model,
+            send_to=route.send_to,
+            state=JobState.QUEUED,
+            attempt=0,
+            created_at=at,
+            not_before=at,
+        )
+
+
+def _queued(job: Job) -> Event:
+    return Event(
+        subject=Subject.JOB,
+        subject_id=job.id,
+        study_uid=job.study_uid,
+        step="queue",
+        to_state=job.state.value,
+        at=job.created_at,
+        detail={"route": job.route, "model": job.model.label, "revision": job.revision, "send_to": list(job.send_to)},
+    )
+
+
+def keywords(routes: Iterable[Route]) -> list[str]:
+    """The keywords that any route asks for."""
+    return sorted({condition.keyword for route in routes for condition in route.when})
+
+
+def attributes(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
+    """The wanted elements of a file, each as the list of its components in text.
+
+    A file that cannot be read has no attributes: then conditions fail with "absent", and the decision shows it.
+    """
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=[*wanted, "SpecificCharacterSet"])
+    except (InvalidDicomError, OSError, ValueError) as error:
+        log.warning("cannot read the header of %s: %s", path.name, type(error).__name__)
+        return {}
+    found: dict[str, list[str]] = {}
+    for keyword in wanted:
+        value = header.get(keyword)
+        if value is not None and value != "":
+            found[keyword] = [str(v) for v in value] if isinstance(value, MultiValue) else [str(value)]
+    return found

@@ -1,0 +1,100 @@
+"""A step of a state table and its event row, in one transaction: the only way that services move a state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from node.domain.delivery import DELIVERY, Delivery, DeliveryStep
+from node.domain.events import Event, Subject
+from node.domain.job import JOB, Job, JobStep
+from node.domain.machine import advance
+from node.domain.study import STUDY, Study, StudyStep
+from node.ports import UnitOfWork
+
+
+def move_study(
+    tx: UnitOfWork, study: Study, step: StudyStep, at: datetime, detail: dict[str, Any] | None = None, **changes: Any
+) -> Study:
+    """Take a step; ``changes`` are written with it.
+
+    Raises:
+        IllegalStep: not legal from this state, or somebody else moved the study meanwhile.
+    """
+    after = replace(study, state=advance(STUDY, study.state, step), **changes)
+    tx.studies.update(study, after)
+    tx.journal.add(
+        Event(
+            subject=Subject.STUDY,
+            subject_id=study.study_uid,
+            study_uid=study.study_uid,
+            step=step.value,
+            from_state=study.state.value,
+            to_state=after.state.value,
+            at=at,
+            detail={"revision": after.revision, **(detail or {})},
+        )
+    )
+    return after
+
+
+def move_job(tx: UnitOfWork, job: Job, step: JobStep, at: datetime, *, actor: str | None = None, **changes: Any) -> Job:
+    """Take a step; ``changes`` are written with it.
+
+    Raises:
+        IllegalStep: not legal from this state.
+        LostLease: somebody else moved the job meanwhile.
+    """
+    after = replace(job, state=advance(JOB, job.state, step), **changes)
+    tx.jobs.update(job, after)
+    tx.journal.add(job_event(after, step, job.state.value, at, actor=actor))
+    return after
+
+
+def job_event(job: Job, step: JobStep, from_state: str, at: datetime, *, actor: str | None = None) -> Event:
+    """The event of a step that a job has taken."""
+    detail = {"route": job.route, "model": job.model.label, "attempt": job.attempt, "revision": job.revision}
+    return Event(
+        subject=Subject.JOB,
+        subject_id=job.id,
+        study_uid=job.study_uid,
+        step=step.value,
+        from_state=from_state,
+        to_state=job.state.value,
+        at=at,
+        actor=actor,
+        detail=detail | ({"reason": job.reason} if job.reason else {}),
+    )
+
+
+def move_delivery(
+    tx: UnitOfWork, delivery: Delivery, step: DeliveryStep, at: datetime, *, actor: str | None = None, **changes: Any
+) -> Delivery:
+    """Take a step; ``changes`` are written with it.
+
+    Raises:
+        IllegalStep: not legal from this state.
+        LostLease: somebody else moved the delivery meanwhile.
+    """
+    after = replace(delivery, state=advance(DELIVERY, delivery.state, step), **changes)
+    tx.deliveries.update(delivery, after)
+    detail: dict[str, Any] = {"peer": delivery.peer, "attempt": after.attempt, "job": delivery.job_id}
+    if after.status is not None:
+        detail["status"] = f"{after.status:04X}"
+    if after.reason:
+        detail["reason"] = after.reason
+    tx.journal.add(
+        Event(
+            subject=Subject.DELIVERY,
+            subject_id=str(delivery.id),
+            study_uid=delivery.study_uid,
+            step=step.value,
+            from_state=delivery.state.value,
+            to_state=after.state.value,
+            at=at,
+            actor=actor,
+            detail=detail,
+        )
+    )
+    return after

@@ -1,0 +1,1 @@
+"""The database: the only place that knows SQL. Rows are an index over the disk, and the queues between stages."""

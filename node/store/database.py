@@ -1,0 +1,144 @@
+"""One database: opening it, bringing its schema up to date, and the unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlmodel import Session
+
+from node.domain.errors import InvalidSettings
+from node.ports import UnitOfWork
+from node.store.deliveries import DeliveryRepository
+from node.store.instances import InstanceRepository
+from node.store.jobs import JobRepository
+from node.store.journal import JournalRepository
+from node.store.studies import StudyRepository
+
+SCHEMA = "0001"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+_BUSY_SECONDS = 30
+
+
+class SqlUnitOfWork:
+    """One transaction over one session; implements ``node.ports.UnitOfWork``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def instances(self) -> InstanceRepository:
+        """The index of kept instances."""
+        return InstanceRepository(self._session)
+
+    @cached_property
+    def studies(self) -> StudyRepository:
+        """The assemblies."""
+        return StudyRepository(self._session)
+
+    @cached_property
+    def jobs(self) -> JobRepository:
+        """The job table."""
+        return JobRepository(self._session)
+
+    @cached_property
+    def deliveries(self) -> DeliveryRepository:
+        """The outbox."""
+        return DeliveryRepository(self._session)
+
+    @cached_property
+    def journal(self) -> JournalRepository:
+        """Events and decisions."""
+        return JournalRepository(self._session)
+
+
+class Database:
+    """A database by its SQLAlchemy URL (SQLite or PostgreSQL)."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._engine = _sqlite(url) if url.startswith("sqlite") else _other(url)
+
+    def prepare(self) -> None:
+        """Bring the schema up to date.
+
+        Raises:
+            InvalidSettings: the database was written by a newer version of the node.
+        """
+        with self._engine.connect() as connection:
+            found = _schema_of(connection)
+        if found == SCHEMA:
+            return
+        if found is not None and found > SCHEMA:
+            raise InvalidSettings(
+                "database.url",
+                f"has the schema {found}, newer than this version's {SCHEMA}",
+                "Install the newer version",
+            )
+        _migrate(self._engine)
+
+    @contextmanager
+    def write(self) -> Iterator[UnitOfWork]:
+        """A transaction that writes; on SQLite the write lock is taken at the start, so it never fails half-way."""
+        with self._session(write=True) as session:
+            yield SqlUnitOfWork(session)
+            session.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[UnitOfWork]:
+        """A transaction that only reads."""
+        with self._session(write=False) as session:
+            yield SqlUnitOfWork(session)
+
+    @contextmanager
+    def _session(self, *, write: bool) -> Iterator[Session]:
+        with self._engine.connect() as connection:
+            bound = connection.execution_options(ainode_write=write)
+            with Session(bound, expire_on_commit=False, autoflush=False) as session:
+                yield session
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _open(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions: _begin does
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a committed step survives a power cut
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("ainode_write", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _other(url: str) -> Engine:
+    return create_engine(url, pool_pre_ping=True)
+
+
+def _schema_of(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(engine: Engine) -> None:
+    from alembic import command  # noqa: PLC0415  (late: only needed when the schema is behind)
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(files("node.store.migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

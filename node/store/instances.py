@@ -1,0 +1,88 @@
+"""The index of kept instances, and of what lies aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlmodel import Session, col, func, select
+
+from node.domain.instance import Aside, AsideReason, Instance, Origin
+from node.store.rows import build, values
+from node.store.tables import AsideRow, InstanceRow
+
+_CHUNK = 500  # bound variables in one IN (…)
+
+
+def _instance(row: InstanceRow) -> Instance:
+    return build(Instance, row, origin=Origin(row.origin))
+
+
+class InstanceRepository:
+    """Implements ``node.ports.Instances``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, instances: Iterable[Instance]) -> None:
+        """Insert; a SOPInstanceUID that is there already raises."""
+        self._session.add_all(InstanceRow(**values(instance)) for instance in instances)
+        self._session.flush()
+
+    def get(self, sop_instance_uid: str) -> Instance | None:
+        """The row of one SOPInstanceUID."""
+        row = self._session.get(InstanceRow, sop_instance_uid)
+        return None if row is None else _instance(row)
+
+    def known(self, sop_instance_uids: Iterable[str]) -> dict[str, Instance]:
+        """Those of the given UIDs that have a row."""
+        uids = list(sop_instance_uids)
+        found: dict[str, Instance] = {}
+        for start in range(0, len(uids), _CHUNK):
+            chosen = select(InstanceRow).where(col(InstanceRow.sop_instance_uid).in_(uids[start : start + _CHUNK]))
+            found.update({row.sop_instance_uid: _instance(row) for row in self._session.exec(chosen)})
+        return found
+
+    def of_study(self, study_uid: str, *, up_to_revision: int | None = None) -> list[Instance]:
+        """Received instances of a study, those of later revisions left out."""
+        chosen = select(InstanceRow).where(
+            InstanceRow.study_uid == study_uid, InstanceRow.origin == Origin.RECEIVED.value
+        )
+        if up_to_revision is not None:
+            chosen = chosen.where(InstanceRow.revision <= up_to_revision)
+        return [_instance(row) for row in self._session.exec(chosen.order_by(col(InstanceRow.at)))]
+
+    def of_job(self, job_id: str) -> list[Instance]:
+        """Result instances of a job."""
+        chosen = select(InstanceRow).where(InstanceRow.job_id == job_id)
+        return [_instance(row) for row in self._session.exec(chosen)]
+
+    def paths(self) -> set[str]:
+        """Every path that a row points to."""
+        return set(self._session.exec(select(InstanceRow.path)))
+
+    def is_result_series(self, series_uid: str) -> bool:
+        """Whether a series is one that this node made."""
+        chosen = select(InstanceRow.sop_instance_uid).where(
+            InstanceRow.series_uid == series_uid, InstanceRow.origin == Origin.RESULT.value
+        )
+        return self._session.exec(chosen.limit(1)).first() is not None
+
+    def count(self) -> int:
+        """How many instances are kept."""
+        return self._session.exec(select(func.count()).select_from(InstanceRow)).one()
+
+    def add_aside(self, aside: Aside) -> None:
+        """Note an object that lies aside."""
+        self._session.add(AsideRow(**values(aside, without=("id",))))
+        self._session.flush()
+
+    def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]:
+        """What lies aside, the latest first."""
+        chosen = select(AsideRow).order_by(col(AsideRow.id).desc()).limit(limit)
+        if study_uid is not None:
+            chosen = chosen.where(AsideRow.study_uid == study_uid)
+        return [build(Aside, row, reason=AsideReason(row.reason)) for row in self._session.exec(chosen)]
+
+    def aside_paths(self) -> set[str]:
+        """Every path aside that a row points to."""
+        return set(self._session.exec(select(AsideRow.path)))

@@ -1,0 +1,41 @@
+"""Between a row and a domain object of the same field names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from sqlalchemy import CursorResult, Update
+from sqlmodel import Session, SQLModel
+
+T = TypeVar("T")
+
+
+def values(thing: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of a frozen domain object as column values: enums as their text, tuples as lists."""
+    return {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.name not in without}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value
+
+
+def build(kind: type[T], row: SQLModel, **changed: Any) -> T:
+    """A domain object from a row; ``changed`` gives what a column cannot hold as it is."""
+    named = {f.name: getattr(row, f.name) for f in fields(kind) if f.name not in changed}  # type: ignore[arg-type]
+    return kind(**named, **changed)
+
+
+def run(session: Session, statement: Update) -> int:
+    """Execute an UPDATE and return how many rows it changed."""
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    assert isinstance(result, CursorResult)
+    return result.rowcount

@@ -1,0 +1,181 @@
+"""The tables. One class a table; the domain types never appear here, only what a column can hold."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, Dialect, Float, Index, Integer, String, Text, TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time, kept as seconds since 1970 in UTC: exact to the microsecond and the same in every database."""
+
+    impl = Float(53)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> float | None:
+        """Store; a naive time is a mistake in the node and raises."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time must not reach the database")
+        return value.timestamp()
+
+    def process_result_value(self, value: float | None, dialect: Dialect) -> datetime | None:
+        """Load as an aware time in UTC."""
+        return None if value is None else datetime.fromtimestamp(value, UTC)
+
+
+def _time(*, nullable: bool = False, index: bool = False) -> Any:
+    return Field(sa_column=Column(UtcTime, nullable=nullable, index=index))
+
+
+def _json() -> Any:
+    return Field(sa_column=Column(JSON, nullable=True))
+
+
+def _text() -> Any:
+    return Field(default=None, sa_column=Column(Text, nullable=True))
+
+
+class InstanceRow(SQLModel, table=True):
+    """A kept instance."""
+
+    __tablename__ = "instance"
+
+    sop_instance_uid: str = Field(sa_column=Column(String(64), primary_key=True))
+    sop_class_uid: str
+    study_uid: str = Field(index=True)
+    series_uid: str = Field(index=True)
+    transfer_syntax_uid: str
+    digest: str
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    path: str = Field(unique=True)
+    origin: str
+    at: datetime = _time()
+    peer: str | None = None
+    job_id: str | None = Field(default=None, index=True)
+    revision: int = 0
+
+
+class AsideRow(SQLModel, table=True):
+    """An object kept aside."""
+
+    __tablename__ = "aside"
+
+    id: int | None = Field(default=None, primary_key=True)
+    reason: str
+    detail: str = Field(sa_column=Column(Text, nullable=False))
+    path: str = Field(unique=True)
+    at: datetime = _time()
+    peer: str | None = None
+    sop_instance_uid: str | None = None
+    study_uid: str | None = Field(default=None, index=True)
+    digest: str | None = None
+
+
+class StudyRow(SQLModel, table=True):
+    """The assembly of a study."""
+
+    __tablename__ = "study"
+    __table_args__ = (Index("ix_study_due", "state", "settle_at"),)
+
+    study_uid: str = Field(sa_column=Column(String(64), primary_key=True))
+    state: str
+    revision: int
+    first_at: datetime = _time()
+    last_at: datetime = _time(index=True)
+    settle_at: datetime | None = _time(nullable=True)
+    peer: str | None = None
+    instances: int = 0
+
+
+class JobRow(SQLModel, table=True):
+    """One run of one model version over one study revision."""
+
+    __tablename__ = "job"
+    __table_args__ = (Index("ix_job_due", "state", "not_before"),)
+
+    id: str = Field(sa_column=Column(String(36), primary_key=True))
+    study_uid: str = Field(index=True)
+    revision: int
+    route: str
+    pipeline: str
+    model_version: str
+    model_digest: str
+    model_title: str = ""
+    send_to: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    state: str
+    attempt: int
+    created_at: datetime = _time()
+    not_before: datetime = _time()
+    owner: str | None = None
+    lease_until: datetime | None = _time(nullable=True)
+    started_at: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    reason: str | None = _text()
+    findings: dict[str, Any] | None = _json()
+    timings: dict[str, float] | None = _json()
+
+
+class DeliveryRow(SQLModel, table=True):
+    """One instance owed to one peer."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        Index("ix_delivery_due", "peer", "state", "not_before"),
+        Index("ux_delivery", "sop_instance_uid", "peer", unique=True),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: str = Field(index=True)
+    study_uid: str = Field(index=True)
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    peer: str
+    state: str
+    attempt: int
+    position: int
+    created_at: datetime = _time()
+    not_before: datetime = _time()
+    owner: str | None = None
+    lease_until: datetime | None = _time(nullable=True)
+    delivered_at: datetime | None = _time(nullable=True)
+    status: int | None = Field(default=None, sa_column=Column(Integer, nullable=True))
+    reason: str | None = _text()
+
+
+class EventRow(SQLModel, table=True):
+    """What happened."""
+
+    __tablename__ = "event"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = _time()
+    subject: str
+    subject_id: str
+    study_uid: str | None = Field(default=None, index=True)
+    step: str
+    from_state: str | None = None
+    to_state: str | None = None
+    actor: str | None = None
+    detail: dict[str, Any] | None = _json()
+
+
+class DecisionRow(SQLModel, table=True):
+    """What one route said of one study revision."""
+
+    __tablename__ = "decision"
+
+    id: int | None = Field(default=None, primary_key=True)
+    study_uid: str = Field(index=True)
+    revision: int
+    route: str
+    matched: bool
+    reason: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = _time()
+    job_id: str | None = None

@@ -1,0 +1,50 @@
+"""What a pipeline is: three calls, no DICOM output, no database.
+
+``select`` chooses what to read, or says why nothing here is for it. ``load`` brings weights to the device, once.
+``analyse`` turns a Volume into Findings. Any of them may raise ``Refused`` ("not for this model", with the reason).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from node.domain.finding import Findings
+from node.domain.model import ModelVersion
+from node.domain.study import SeriesContent, StudyContent
+from node.domain.volume import Volume
+
+# ``stage("segment")`` marks the start of a stage, for the timeline.
+Stage = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The series to read, why it was taken, and why each other series was not (SeriesInstanceUID, reason)."""
+
+    series: SeriesContent
+    reason: str
+    not_taken: tuple[tuple[str, str], ...] = field(default=())
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """A pipeline; the entry point group ``ainode.pipelines`` names a factory without arguments."""
+
+    @property
+    def model(self) -> ModelVersion:
+        """Name, version and digest; known without loading weights."""
+        ...
+
+    def select(self, study: StudyContent) -> Selection:
+        """Choose the series. Raises ``Refused`` when none will do, with the reason for every one."""
+        ...
+
+    def load(self, device: str) -> None:
+        """Make ready to analyse on ``device`` (``cpu``, ``cuda:0``). Called once per process."""
+        ...
+
+    def analyse(self, volume: Volume, stage: Stage) -> Findings:
+        """Analyse one volume. Raises ``Refused`` when its content is not for this model."""
+        ...
