@@ -40,7 +40,10 @@ class Instances(Protocol):
 
     def is_result_series(self, series_uid: str) -> bool: ...
     def count(self) -> int: ...
-    def add_aside(self, aside: Aside) -> None: ...
+    def add_aside(self, aside: Aside) -> bool:
+        """Note what lies aside; False when that object is noted already."""
+        ...
+
     def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]: ...
     def aside_paths(self) -> set[str]: ...
 
@@ -175,6 +178,9 @@ class InstanceFiles(Protocol):
 
     def clear_job_dir(self, job_id: str) -> None: ...
     def free_bytes(self) -> int: ...
+    def sweep(self) -> int:
+        """Remove what dead processes left half-written; never a kept object."""
+        ...
 
 
 class Sender(Protocol):
@@ -197,7 +203,7 @@ class Engine(Protocol):
     """Runs one job in a process of its own."""
 
     def run(self, job: JobInput, *, timeout: timedelta, beat: Callable[[], None]) -> JobOutput:
-        """Run it; ``beat`` is called every few seconds meanwhile, and what it raises ends the run.
+        """Run it; ``beat`` is called about every half second meanwhile, and what it raises ends the run.
 
         Raises:
             ChildLost, TimedOut, OutOfMemory: the run ended without an answer.

@@ -60,7 +60,9 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
     )
 
 
-def values(dataset: bytes, transfer_syntax_uid: str, tags: Collection[int]) -> tuple[dict[int, bytes], Malformed | None]:
+def values(
+    dataset: bytes, transfer_syntax_uid: str, tags: Collection[int]
+) -> tuple[dict[int, bytes], Malformed | None]:
     """The raw values of the top-level elements ``tags``, and what is wrong with the structure, if anything is.
 
     Values found before the fault are returned with it: whether a fault matters is for the caller to say.
@@ -85,8 +87,11 @@ def elements(data: bytes, encoding: Encoding, offset: int = 0) -> Iterator[Eleme
     """
     walk = _Walk(data, encoding)
     position = offset
-    # Padding behind the last element: some senders fill up with zeros.
-    while position < len(data) and data.count(0, position) != len(data) - position:
+    while position < len(data):
+        if bytes(4).startswith(data[position : position + 4]):
+            if data.count(0, position) == len(data) - position:
+                return  # padding behind the last element: some senders fill up with zeros
+            raise Malformed(f"a null tag stands at byte {position}")
         tag, vr, length, start = walk.header(position, encoding.implicit)
         if length == _UNDEFINED:
             # An UN of undefined length holds a sequence in implicit VR little endian (PS3.5 6.2.2 note 4).

@@ -8,14 +8,10 @@ from enum import StrEnum
 
 
 class Origin(StrEnum):
-    """Where an instance came from.
-
-    ``RETURNED`` is a result of this node that a peer sent back to it: kept, never routed, opens no revision.
-    """
+    """Where an instance came from."""
 
     RECEIVED = "received"
     RESULT = "result"
-    RETURNED = "returned"
 
 
 class AsideReason(StrEnum):

@@ -9,7 +9,7 @@ from node.domain.encoded import EXPLICIT_LITTLE_ENDIAN, Malformed, elements
 from node.domain.errors import InvalidInstance
 from node.domain.instance import Incoming
 
-IMPLEMENTATION_CLASS_UID = "2.25.@@"
+IMPLEMENTATION_CLASS_UID = "2.25.114910255078573836594195959411937060471"
 IMPLEMENTATION_VERSION_NAME = "AINODE_0_1"
 
 # What has to be read of a file to be sure to hold its file meta information; ours takes less than 1 KiB.
@@ -21,7 +21,7 @@ _SOP_CLASS, _SOP_INSTANCE, _TRANSFER_SYNTAX, _SOURCE_AE = 0x00020002, 0x00020003
 
 @dataclass(frozen=True)
 class FileMeta:
-    """What a file says of its data set. ``offset`` is where the data set begins, in bytes from the start of the file."""
+    """What a file says of its data set, which begins ``offset`` bytes after the start of the file."""
 
     sop_class_uid: str
     sop_instance_uid: str

@@ -87,7 +87,8 @@ class Assemble:
         return after
 
     def _note_aside(self, tx: UnitOfWork, aside: Aside) -> None:
-        tx.instances.add_aside(aside)
+        if not tx.instances.add_aside(aside):
+            return  # the same bytes again
         tx.journal.add(
             Event(
                 subject=Subject.INSTANCE,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from node.domain.delivery import Delivery, DeliveryState, backoff
-from node.domain.errors import AinodeError, LostLease
+from node.domain.errors import AinodeError, Interrupted, LostLease
 from node.domain.instance import Instance, Origin
 from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
@@ -27,6 +27,7 @@ class Work:
     Args:
         owner: this process, as it is written into leases.
         attempts: how often a job is claimed before it goes dead.
+        stopping: whether the node is being stopped; a running job then goes back to the queue at once.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Work:
         lease: timedelta,
         timeout: timedelta,
         retry: timedelta,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._stopping = stopping
         self._write = write
         self._read = read
         self._clock = clock
@@ -72,6 +75,8 @@ class Work:
             self._finish(job, output)
         except LostLease as error:
             log.warning("job %s: %s; its result is dropped", job.id, error)
+        except Interrupted as error:
+            self._give_back(job, str(error))
         finally:
             self._files.clear_job_dir(job.id)
         return True
@@ -85,15 +90,33 @@ class Work:
             out_dir=self._files.job_dir(job.id, job.attempt),
         )
         try:
-            return self._engine.run(task, timeout=self._timeout, beat=lambda: self._beat(job))
-        except LostLease:
+            return self._engine.run(task, timeout=self._timeout, beat=self._heart(job))
+        except (LostLease, Interrupted):
             raise
         except AinodeError as error:
             return JobOutput(Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=error.retry)
 
-    def _beat(self, job: Job) -> None:
+    def _heart(self, job: Job) -> Callable[[], None]:
+        """Called often; prolongs the lease each time a quarter of it has passed."""
+        due = self._clock.now() + self._lease / 4
+
+        def beat() -> None:
+            nonlocal due
+            if self._stopping():
+                raise Interrupted("the node was stopped")
+            now = self._clock.now()
+            if now >= due:
+                with self._write() as tx:
+                    tx.jobs.heartbeat(job, now=now, lease=self._lease)
+                due = now + self._lease / 4
+
+        return beat
+
+    def _give_back(self, job: Job, reason: str) -> None:
+        now = self._clock.now()
+        free: dict[str, Any] = {"owner": None, "lease_until": None, "not_before": now, "attempt": job.attempt - 1}
         with self._write() as tx:
-            tx.jobs.heartbeat(job, now=self._clock.now(), lease=self._lease)
+            move_job(tx, job, JobStep.RETRY, now, reason=reason, **free)
 
     def content(self, study_uid: str, revision: int) -> StudyContent:
         """What a revision of a study holds, by series."""

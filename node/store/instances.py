@@ -71,10 +71,13 @@ class InstanceRepository:
         """How many instances are kept."""
         return self._session.exec(select(func.count()).select_from(InstanceRow)).one()
 
-    def add_aside(self, aside: Aside) -> None:
-        """Note an object that lies aside."""
+    def add_aside(self, aside: Aside) -> bool:
+        """Note what lies aside; False when that object is noted already."""
+        if self._session.exec(select(AsideRow.id).where(AsideRow.path == aside.path)).first() is not None:
+            return False
         self._session.add(AsideRow(**values(aside, without=("id",))))
         self._session.flush()
+        return True
 
     def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]:
         """What lies aside, the latest first."""

@@ -1,0 +1,267 @@
+"""The composition root: builds every object from the settings, starts the stages and stops them.
+
+Start: the schema, then what a crash left behind (rows rebuilt from disk, leases of dead processes), then the receiver,
+then everything that only reads what it wrote. Stop, in this order: the receiver (nothing new is acknowledged), the
+inbox (rows of what was), the ticker (settling, routing, delivering), the worker (its job goes back to the queue), the
+API last, so that an administrator can watch. Each may die at any point instead: the next start does the same work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from node.core import Core
+from node.dicom.scp import StorageSCP
+from node.dicom.scu import StorageSender
+from node.domain.errors import InvalidSettings
+from node.domain.instance import Answer, Incoming, Instance
+from node.domain.peer import Peer
+from node.observe.metrics import Metrics
+from node.schedule import Ticker
+from node.services.assemble import Assemble
+from node.services.deliver import Deliver
+from node.services.dispatch import Dispatch
+from node.services.inbox import Inbox
+from node.services.receive import Receive
+from node.services.work import Work
+from node.workers.supervise import Supervised
+from pipelines.registry import model_version
+
+log = logging.getLogger(__name__)
+
+_TICK = timedelta(seconds=0.5)
+_RECOVER_EVERY = timedelta(seconds=15)
+
+
+@contextmanager
+def only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory: two receivers that index one directory would each redo the other's work."""
+    with (data_dir / "node.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InvalidSettings(
+                "node.data_dir",
+                f"{data_dir} is in use by a running node",
+                "Stop it, or give this one another directory",
+            ) from None
+        yield
+
+
+class Receiver:
+    """Receive, index, settle, route."""
+
+    def __init__(self, core: Core, metrics: Metrics) -> None:
+        settings = core.settings
+        self._core = core
+        self._metrics = metrics
+        self._assemble = Assemble(
+            core.database.write,
+            core.database.read,
+            core.clock,
+            default=timedelta(seconds=settings.assemble.quiet_seconds),
+            quiet={p.ae_title: timedelta(seconds=p.quiet_seconds) for p in core.peers.values() if p.quiet_seconds},
+        )
+        self._dispatch = Dispatch(
+            core.database.write,
+            core.database.read,
+            core.clock,
+            core.files,
+            core.routes,
+            model_version,
+            node=core.node_uid,
+        )
+        self._inbox = Inbox(self._assemble.index)
+        self._receive = Receive(core.files, self._row, self._is_ours, self._inbox.put, core.clock)
+        self._names = {p.ae_title: p.name for p in core.peers.values()}
+        callers = {p.ae_title for p in core.peers.values() if p.receive}
+        self.scp = StorageSCP(
+            settings.node.ae_title,
+            settings.node.host,
+            settings.node.port,
+            self._store,
+            lambda calling: settings.node.accept_unknown_peers or calling in callers,
+            on_reject=lambda _calling, _called, reason: metrics.rejected(reason),
+            max_associations=settings.node.max_associations,
+        )
+        if not callers and not settings.node.accept_unknown_peers:
+            log.warning("no peer may send: set receive: true on one, or node.accept_unknown_peers")
+
+    def _row(self, sop_instance_uid: str) -> Instance | None:
+        with self._core.database.read() as tx:
+            return tx.instances.get(sop_instance_uid)
+
+    def _is_ours(self, series_uid: str) -> bool:
+        with self._core.database.read() as tx:
+            return tx.instances.is_result_series(series_uid)
+
+    def _store(self, incoming: Incoming) -> Answer:
+        answer = self._receive.store(incoming)
+        peer = self._names.get(incoming.peer, "other")
+        self._metrics.received(peer, answer.status, len(incoming.dataset))
+        return answer
+
+    def start(self, ticker: Ticker) -> None:
+        """Clean up after the last run, then listen.
+
+        Raises:
+            InvalidSettings: the address is in use or not ours.
+        """
+        self._core.files.sweep()
+        recover = self._core.recover()
+        recover.index(self._assemble)
+        recover.leases()
+        self._inbox.start()
+        try:
+            self.scp.start()
+        except OSError as error:
+            at = f"{self._core.settings.node.host}:{self._core.settings.node.port}"
+            raise InvalidSettings(
+                "node.port", f"cannot listen on {at}: {error.strerror}", "Choose a free one"
+            ) from None
+        ticker.every(_TICK, "settle", self._settle)
+        ticker.every(_RECOVER_EVERY, "recover", recover.leases)
+
+    def _settle(self) -> None:
+        self._assemble.settle()
+        self._dispatch.route()
+
+    def stop(self) -> None:
+        """Acknowledge nothing more, and write the rows of what was."""
+        self.scp.stop()
+        self._inbox.stop()
+
+
+def couriers(core: Core, ticker: Ticker) -> None:
+    """One outbox for every peer that is sent to, each on its own tick."""
+    deliver = core.settings.deliver
+    sender = StorageSender(core.settings.node.ae_title)
+    for peer in senders(core):
+        outbox = Deliver(
+            core.database.write,
+            core.clock,
+            core.files,
+            sender,
+            peer,
+            owner=core.owner,
+            lease=timedelta(seconds=deliver.lease_seconds),
+            retry=timedelta(seconds=deliver.retry_seconds),
+            retry_max=timedelta(seconds=deliver.retry_max_seconds),
+            give_up=timedelta(days=deliver.give_up_days),
+        )
+        ticker.every(_TICK, f"deliver to {peer.name}", outbox.deliver)
+
+
+def senders(core: Core) -> list[Peer]:
+    """The peers that are sent to."""
+    return [p for p in core.peers.values() if p.send]
+
+
+def new_ticker(core: Core) -> Ticker:
+    """A ticker with a thread for every peer, and some for the node itself."""
+    return Ticker(threads=len(senders(core)) + 3)
+
+
+def receive(core: Core, stop: threading.Event) -> None:
+    """Run the receiver alone: receive, settle, route."""
+    ticker = new_ticker(core)
+    receiver = Receiver(core, Metrics())
+    receiver.start(ticker)
+    ticker.start()
+    stop.wait()
+    receiver.stop()
+    ticker.stop()
+    core.close()
+
+
+def deliver(core: Core, stop: threading.Event) -> None:
+    """Run the outboxes alone."""
+    ticker = new_ticker(core)
+    couriers(core, ticker)
+    ticker.start()
+    stop.wait()
+    ticker.stop()
+    core.close()
+
+
+def api(core: Core, stop: threading.Event) -> None:
+    """Run the admin API alone."""
+    from node.web import WebServer
+
+    web = WebServer(core, Metrics())
+    web.start()
+    stop.wait()
+    web.stop()
+    core.close()
+
+
+def work(core: Core, stop: threading.Event) -> None:
+    """Claim and run jobs until ``stop`` is set."""
+    from node.workers.local import LocalEngine
+
+    settings = core.settings.work
+    engine = LocalEngine(log_level=core.settings.log.level, log_format=core.settings.log.format)
+    worker = Work(
+        core.database.write,
+        core.database.read,
+        core.clock,
+        core.files,
+        engine,
+        core.provenance,
+        owner=core.owner,
+        device=settings.device,
+        attempts=settings.attempts,
+        lease=timedelta(seconds=settings.lease_seconds),
+        timeout=timedelta(seconds=settings.timeout_seconds),
+        retry=timedelta(seconds=settings.retry_seconds),
+        stopping=stop.is_set,
+    )
+    engine.warm()
+    try:
+        while not stop.is_set():
+            try:
+                idle = not worker.work()
+            except Exception:
+                log.exception("the worker failed outside of a job; it goes on")
+                idle = True
+            if idle:
+                stop.wait(_TICK.total_seconds())
+    finally:
+        engine.close()
+
+
+def serve(core: Core, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
+    """Run every stage until ``stop`` is set; the worker runs as a process of its own, so that torch stays out of here.
+
+    Args:
+        ready: called when the receiver listens and the API answers.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(only_one(core.data_dir))
+        stack.callback(core.close)
+        metrics = Metrics()
+        ticker = new_ticker(core)
+        receiver = Receiver(core, metrics)
+        worker = Supervised("worker", core.config)
+        receiver.start(ticker)
+        couriers(core, ticker)
+        worker.start()
+        ticker.every(timedelta(seconds=1), "worker", worker.keep)
+        ticker.start()
+        from node.web import WebServer
+
+        web = WebServer(core, metrics)
+        stack.callback(web.stop)
+        stack.callback(worker.stop)
+        stack.callback(ticker.stop)
+        stack.callback(receiver.stop)
+        web.start()
+        ready()
+        stop.wait()
+        log.info("stopping")

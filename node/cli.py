@@ -1,0 +1,292 @@
+"""The ``ainode`` command. Each command imports what it needs when it runs, so that each starts fast."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from node import __version__
+from node.domain.errors import AinodeError
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from node.core import Core
+
+app = typer.Typer(
+    help="A headless AI node for hospital imaging.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+routes_app = typer.Typer(help="Routes: which studies go to which pipeline.", no_args_is_help=True)
+app.add_typer(routes_app, name="routes")
+
+DEFAULT_CONFIG = Path("node.yaml")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many, the latest first.")]
+WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
+Folder = Annotated[Path, typer.Argument(help="A folder of DICOM files.", exists=True, file_okay=False)]
+
+
+class Context:
+    """What the global options say."""
+
+    config: Path | None = None
+
+
+@app.callback()
+def _global(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", envvar="AINODE_CONFIG", help="The settings file [default: ./node.yaml if there]"
+        ),
+    ] = None,
+) -> None:
+    Context.config = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+
+
+def main() -> None:
+    """Entry point: an error that the node raises on purpose is one line and exit code 1."""
+    try:
+        app()
+    except AinodeError as error:
+        print(f"ainode: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+def settings() -> Settings:
+    """The settings of this run; logging is set up by them."""
+    from config.load import load
+    from node.observe.logs import configure
+
+    loaded = load(Context.config, os.environ)
+    configure(loaded.log.level, loaded.log.format)
+    return loaded
+
+
+def core() -> Core:
+    """The shared objects of this run."""
+    from node.core import Core
+
+    return Core(settings(), Context.config)
+
+
+def _until_stopped(*, with_parent: bool = False) -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set, and with a parent its death too."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if with_parent:
+        from node.workers.supervise import end_with_parent
+
+        end_with_parent()
+    return stop
+
+
+@app.command()
+def serve() -> None:
+    """Run the node: receiver, worker, delivery, admin API."""
+    from node.app import serve as run
+
+    stop = _until_stopped()
+    run(core(), stop, ready=lambda: logging.getLogger("node").info("ainode %s is ready", __version__))
+
+
+@app.command()
+def scp(*, with_parent: WithParent = False) -> None:
+    """Run one stage: receive, settle and route."""
+    from node.app import receive as run
+
+    stop = _until_stopped(with_parent=with_parent)
+    run(core(), stop)
+
+
+@app.command()
+def worker(*, with_parent: WithParent = False) -> None:
+    """Run one stage: claim and run jobs."""
+    from node.app import work as run
+
+    stop = _until_stopped(with_parent=with_parent)
+    run(core(), stop)
+
+
+@app.command()
+def deliver(*, with_parent: WithParent = False) -> None:
+    """Run one stage: send results to the peers."""
+    from node.app import deliver as run
+
+    stop = _until_stopped(with_parent=with_parent)
+    run(core(), stop)
+
+
+@app.command()
+def api(*, with_parent: WithParent = False) -> None:
+    """Run one stage: the admin API and the status page."""
+    from node.app import api as run
+
+    stop = _until_stopped(with_parent=with_parent)
+    run(core(), stop)
+
+
+@app.command()
+def demo(
+    study: Annotated[Path | None, typer.Option(help="A folder with a real study in place of the phantom.")] = None,
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-out"),
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up until Ctrl-C.")] = False,
+) -> None:
+    """Show the whole way: a node, a small PACS, a chest CT in, results out."""
+    from node.demo.show import show
+
+    raise typer.Exit(show(out, study, keep=keep))
+
+
+@app.command()
+def send(
+    folder: Folder,
+    to: Annotated[str, typer.Option("--to", help="A peer's name, or AE@host:port.")],
+) -> None:
+    """Send a folder by C-STORE."""
+    from node.console import send_folder
+
+    raise typer.Exit(send_folder(folder, to, settings()))
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="Where the result objects are written.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N")] = "auto",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline on one study from disk; no node has to run."""
+    from node.console import show_run
+    from node.offline import run_on
+
+    output, _ = run_on(pipeline, folder, out, device=device, settings=settings())
+    raise typer.Exit(show_run(output, as_json=as_json))
+
+
+@app.command()
+def status(*, as_json: AsJson = False) -> None:
+    """Show how the node stands."""
+    from node.console import show_status
+
+    _print(lambda q: q.status(), show_status, as_json=as_json)
+
+
+@app.command()
+def studies(limit: Limit = 20, *, as_json: AsJson = False) -> None:
+    """List the latest studies."""
+    from node.console import show_studies
+
+    _print(lambda q: q.studies(limit=limit), show_studies, as_json=as_json)
+
+
+@app.command()
+def jobs(
+    limit: Limit = 20,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the latest jobs."""
+    from node.console import show_jobs
+    from node.domain.job import JobState
+
+    chosen = _state(JobState, state)
+    _print(lambda q: q.jobs(limit=limit, state=chosen), show_jobs, as_json=as_json)
+
+
+@app.command()
+def deliveries(
+    limit: Limit = 20,
+    state: Annotated[str | None, typer.Option(help="Only deliveries in this state.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the latest deliveries."""
+    from node.console import show_deliveries
+    from node.domain.delivery import DeliveryState
+
+    chosen = _state(DeliveryState, state)
+    _print(lambda q: q.deliveries(limit=limit, state=chosen), show_deliveries, as_json=as_json)
+
+
+@routes_app.command("explain")
+def explain(folder: Folder, *, as_json: AsJson = False) -> None:
+    """Say for every route whether it takes the study in a folder, and why."""
+    from node.console import show_routes
+    from node.offline import explain as ask
+
+    _show(ask(folder, settings()), show_routes, as_json=as_json)
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Check the settings and exit: 0 when they are valid."""
+    from config.settings import routes
+    from pipelines.registry import model_version
+
+    loaded = settings()
+    for route in routes(loaded):
+        model_version(route.pipeline)
+    where = Context.config or "the defaults"
+    typer.echo(f"{where}: valid, {len(loaded.peers)} peers, {len(loaded.routes)} routes")
+
+
+@app.command()
+def token(*, rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one first.")] = False) -> None:
+    """Print the API token."""
+    shared = core()
+    if rotate:
+        shared.rotate_token()
+        typer.echo("restart the node so that it asks for the new token", err=True)
+    typer.echo(shared.token)
+    shared.close()
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _state(kind: Any, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{value!r}: one of {', '.join(s.value for s in kind)}", param_hint="--state"
+        ) from None
+
+
+def _print(ask: Callable[[Any], Any], show: Callable[[Any], None], *, as_json: bool) -> None:
+    from node.web import queries
+
+    shared = core()
+    try:
+        _show(ask(queries(shared)), show, as_json=as_json)
+    finally:
+        shared.close()
+
+
+def _show(found: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
+    from node.services.queries import as_json as plain
+
+    if as_json:
+        typer.echo(json.dumps(plain(found), indent=2))
+    else:
+        show(found)

@@ -1,0 +1,140 @@
+"""What the command line prints."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from config.settings import Settings, peers
+from node.dicom.scu import StorageSender
+from node.dicom.send_dir import Collected, Sent, collect, send_files
+from node.domain.errors import InvalidInput, PeerUnreachable
+from node.domain.ids import checked_ae_title
+from node.domain.job import JobOutput, Outcome
+from node.domain.peer import Peer
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_ADDRESS = re.compile(r"(?P<ae>[^@]+)@(?P<host>[^@]+):(?P<port>\d+)")
+_SHOWN_FAILURES = 5
+
+
+def peer_of(to: str, settings: Settings) -> Peer:
+    """A configured peer by its name, or any by ``AE@host:port``.
+
+    Raises:
+        InvalidInput: neither.
+    """
+    configured = peers(settings).get(to)
+    if configured is not None and configured.port is not None:
+        return configured
+    address = _ADDRESS.fullmatch(to)
+    if address is None:
+        known = ", ".join(name for name, peer in peers(settings).items() if peer.port) or "none"
+        raise InvalidInput("--to", f"{to!r} is no peer with a port", f"Give AE@host:port, or one of: {known}")
+    return Peer(to, checked_ae_title(address["ae"], "--to"), address["host"], int(address["port"]), send=True)
+
+
+def send_folder(folder: Path, to: str, settings: Settings) -> int:
+    """Send a folder with a progress bar; returns the exit code."""
+    peer = peer_of(to, settings)
+    collected = collect(folder)
+    if not collected.files:
+        err.print(f"{folder}: no DICOM files")
+        return 1
+    failed = send_collected(collected, peer, settings.node.ae_title)
+    for sent in failed[:_SHOWN_FAILURES]:
+        err.print(f"{sent.path}: {sent.status:04X} {sent.comment}")
+    accepted = len(collected.files) - len(failed)
+    skipped = f", {collected.skipped} files were no DICOM files" if collected.skipped else ""
+    out.print(f"{accepted} of {len(collected.files)} accepted by {peer.ae_title}{skipped}")
+    return 1 if failed else 0
+
+
+def send_collected(collected: Collected, peer: Peer, ae_title: str) -> list[Sent]:
+    """Send files with a progress bar; returns those that the peer did not accept, unanswered ones included."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    answered: list[Sent] = []
+    with Progress(*columns, console=err) as progress:
+        bar = progress.add_task(f"C-STORE to {peer.ae_title}", total=len(collected.files))
+
+        def one(sent: Sent) -> None:
+            answered.append(sent)
+            progress.advance(bar)
+
+        try:
+            send_files(StorageSender(ae_title), peer, collected.files, one)
+        except PeerUnreachable as error:
+            done = {sent.path for sent in answered}
+            answered += [Sent(path, 0x0110, str(error)) for path in collected.files if path not in done]
+    return [sent for sent in answered if not sent.accepted]
+
+
+def show_run(output: JobOutput, *, as_json: bool) -> int:
+    """Print how a run ended; returns the exit code: 0 succeeded, 2 refused, 1 failed."""
+    code = {Outcome.SUCCEEDED: 0, Outcome.REFUSED: 2, Outcome.FAILED: 1}[output.outcome]
+    results = [str(r.path) for r in output.results]
+    if as_json:
+        document = {
+            "outcome": output.outcome.value,
+            "reason": output.reason,
+            "findings": dict(output.findings),
+            "seconds": dict(output.timings),
+            "results": results,
+        }
+        out.print_json(json.dumps(document))
+        return code
+    if output.outcome is not Outcome.SUCCEEDED:
+        err.print(f"{output.outcome.value}: {output.reason}")
+        return code
+    out.print(findings_table(output.findings))
+    for note in output.findings.get("notes", []):
+        out.print(f"  {note}")
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in output.timings.items())
+    out.print(f"{len(results)} result objects in {output.results[0].path.parent} ({spent})")
+    return code
+
+
+def findings_table(findings: Any, truth: dict[tuple[str, str], float] | None = None) -> Table:
+    """The measurements of a findings summary; with ``truth`` ((region, measurement) to value) beside them."""
+    table = Table("region", "measurement", box=None, pad_edge=False)
+    table.add_column("found", justify="right")
+    if truth is not None:
+        table.add_column("truth", justify="right")
+    table.add_column("unit")
+    for region_key, region in findings["regions"].items():
+        for key, m in region["measurements"].items():
+            known = (truth or {}).get((region_key, key))
+            beside = [] if truth is None else ["" if known is None else f"{known:,.2f}"]
+            table.add_row(region["label"], m["name"], f"{m['value']:,.2f}", *beside, m["unit"])
+    return table
+
+
+def show_routes(explained: list[Any]) -> None:
+    """What each route says of a study."""
+    if not explained:
+        out.print("no routes are configured")
+    for route in explained:
+        to = ", ".join(route.send_to) or "nobody"
+        verdict = f"[green]takes it[/]: {route.pipeline}, results to {to}" if route.matched else "does not take it"
+        out.print(f"[bold]{route.route}[/] {verdict}")
+        for series in route.series:
+            out.print(f"  series {series.series_uid}: {series.reason}", style=None if series.matched else "dim")
+
+
+def _ago(then: datetime | None, now: datetime) -> str:
+    if then is None:
+        return ""
+    seconds = (now - then).total_seconds()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

@@ -1,0 +1,95 @@
+"""What every stage shares."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from config.settings import Settings, database_url, peers, routes
+from node import __version__, owner
+from node.clock import SystemClock
+from node.domain.job import Job, Provenance
+from node.files.disk import DiskFiles
+from node.services.receive import read_aside, read_kept
+from node.services.recover import Recover
+from node.store.database import Database
+
+_MIB = 1 << 20
+
+
+class Core:
+    """What every stage shares: settings, files, store, clock, and who this node is."""
+
+    def __init__(self, settings: Settings, config: Path | None) -> None:
+        self.settings = settings
+        self.config = config
+        self.started_at = datetime.now(UTC)
+        self.clock = SystemClock()
+        self.data_dir = settings.node.data_dir.absolute()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.files = DiskFiles(self.data_dir, min_free_bytes=settings.node.min_free_mb * _MIB)
+        self.database = Database(database_url(settings))
+        self.database.prepare()
+        self.peers = peers(settings)
+        self.routes = routes(settings)
+        self.owner = owner.me()
+
+    @property
+    def node_uid(self) -> str:
+        """The UID of this installation, made once and kept in the data directory."""
+        return self._once("node.uid", lambda: f"2.25.{uuid.uuid4().int}")
+
+    @property
+    def token(self) -> str:
+        """The API token: as configured, else made once and kept in the data directory, readable by its owner alone."""
+        if self.settings.api.token is not None:
+            return self.settings.api.token.get_secret_value()
+        return self._once("api.token", lambda: secrets.token_urlsafe(32))
+
+    def rotate_token(self) -> None:
+        """Forget the token in the data directory; the next use makes a new one."""
+        (self.data_dir / "api.token").unlink(missing_ok=True)
+
+    def _once(self, name: str, make: Callable[[], str]) -> str:
+        path = self.data_dir / name
+        try:
+            with path.open("x") as file:
+                path.chmod(0o600)
+                file.write(make() + "\n")
+        except FileExistsError:
+            pass
+        return path.read_text().strip()
+
+    def provenance(self, job: Job, started_at: datetime) -> Provenance:
+        """Who makes the results of a job."""
+        return Provenance(
+            job_id=job.id,
+            model=job.model,
+            qualification=self.settings.results.qualification,
+            started_at=started_at,
+            node_name=self.settings.node.name,
+            node_uid=self.node_uid,
+            node_version=__version__,
+            revision=job.revision,
+        )
+
+    def recover(self) -> Recover:
+        """The service that cleans up after crashes."""
+        return Recover(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            read_kept=partial(read_kept, self.files),
+            read_aside=partial(read_aside, self.files),
+            alive=owner.alive,
+            attempts=self.settings.work.attempts,
+        )
+
+    def close(self) -> None:
+        """Close the store."""
+        self.database.close()

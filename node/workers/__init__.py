@@ -1,0 +1,1 @@
+"""Where jobs run: a worker claims them, a process of its own runs them."""

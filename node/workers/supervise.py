@@ -1,0 +1,81 @@
+"""A stage that runs as a process of its own, started again when it dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 15
+_PAUSES = (0.0, 1.0, 5.0, 15.0, 60.0)  # seconds before a start that follows a death, the longer the more deaths
+_STEADY_SECONDS = 60  # a process that has run for so long has started well
+
+
+class Supervised:
+    """``ainode STAGE`` as a child of this process.
+
+    Args:
+        config: the settings file that this process was given; the child reads the same and the same environment.
+    """
+
+    def __init__(self, stage: str, config: Path | None) -> None:
+        self._stage = stage
+        options = ["--config", str(config)] if config else []
+        self._command = [sys.executable, "-m", "node", *options, stage, "--with-parent"]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._deaths = 0
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, None before the start."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process."""
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603  (our own command line)
+        self._started = time.monotonic()
+
+    def keep(self) -> None:
+        """Start it again if it died; called by the ticker."""
+        if self._stopping or self._process is None or (code := self._process.poll()) is None:
+            return
+        ran = time.monotonic() - self._started
+        self._deaths = 1 if ran > _STEADY_SECONDS else self._deaths + 1
+        pause = _PAUSES[min(self._deaths - 1, len(_PAUSES) - 1)]
+        log.error("the %s ended (exit code %d) after %.0f s; started again in %.0f s", self._stage, code, ran, pause)
+        time.sleep(pause)
+        if not self._stopping:
+            self.start()
+
+    def stop(self) -> None:
+        """Ask it to end, and end it if it does not."""
+        self._stopping = True
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.error("the %s did not end within %d s and is killed", self._stage, _STOP_SECONDS)
+            self._process.kill()
+            self._process.wait()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it dies: a parent that is killed cannot say so."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

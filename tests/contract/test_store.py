@@ -1,0 +1,211 @@
+"""The store, held to ``node.ports`` on every database that it claims to serve."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from node.domain.delivery import Delivery, DeliveryState
+from node.domain.errors import IllegalStep, InvalidSettings, LostLease
+from node.domain.events import Event, Subject
+from node.domain.instance import Aside, AsideReason, Instance, Origin
+from node.domain.job import Job, JobState
+from node.domain.model import ModelVersion
+from node.domain.route import Decision
+from node.domain.study import Study, StudyState
+from node.store.database import SCHEMA, Database
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path}/store.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres").new_database()
+    database = Database(url)
+    database.prepare()
+    yield database
+    database.close()
+
+
+def study(uid: str = "1.2.3", **changes: object) -> Study:
+    return replace(Study(uid, StudyState.RECEIVING, 1, NOW, NOW, NOW + LEASE, "CT1", 1), **changes)  # type: ignore[arg-type]
+
+
+def instance(uid: str, **changes: object) -> Instance:
+    made = Instance(uid, "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1", "d" * 64, 3 << 31,
+                    f"instances/1.2.3/1.2.3.4/{uid}.dcm", Origin.RECEIVED, NOW, "CT1", None, 1)  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def job(uid: str = "j1", **changes: object) -> Job:
+    made = Job(uid, "1.2.3", 1, "chest", ModelVersion("p", "1", "f" * 64, "P"), ("PACS",), JobState.QUEUED, 0, NOW, NOW)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def delivery(uid: str, **changes: object) -> Delivery:
+    made = Delivery(0, "j1", "1.2.3", uid, "1.2", "1.2.840.10008.1.2.1", "results/x", "PACS", DeliveryState.PENDING,
+                    0, 0, NOW, NOW)  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_what_goes_in_comes_out(database: Database) -> None:
+    decision = Decision("1.2.3", 1, "chest", True, "series 1.2.3.4 meets Modality CT", NOW, "j1")
+    event = Event(Subject.STUDY, "1.2.3", "open", NOW, "1.2.3", None, "receiving", None, {"peer": "CT1"})
+    aside = Aside(AsideReason.CONFLICT, "other bytes", "aside/conflict/x.dcm", NOW, "CT1", "1.9", "1.2.3", "e" * 64)
+    done = job("j2", findings={"volume": 1.5}, timings={"read": 0.5}, state=JobState.SUCCEEDED)
+    with database.write() as tx:
+        tx.studies.add(study())
+        tx.instances.add([instance("1.1"), instance("1.2", revision=2), instance("1.3", origin=Origin.RESULT)])
+        assert tx.instances.add_aside(aside)
+        assert not tx.instances.add_aside(aside)
+        tx.jobs.add(job())
+        tx.jobs.add(done)
+        tx.deliveries.add([delivery("1.3")])
+        tx.journal.add(event)
+        tx.journal.add_decision(decision)
+    with database.read() as tx:
+        assert tx.studies.get("1.2.3") == study()
+        assert tx.instances.get("1.1") == instance("1.1")
+        assert [i.sop_instance_uid for i in tx.instances.of_study("1.2.3", up_to_revision=1)] == ["1.1"]
+        assert set(tx.instances.known(["1.1", "1.3", "9"])) == {"1.1", "1.3"}
+        assert tx.instances.is_result_series("1.2.3.4")
+        assert not tx.instances.is_result_series("1.2.3.5")
+        assert tx.instances.count() == 3
+        assert [replace(a, id=None) for a in tx.instances.asides()] == [aside]
+        assert tx.jobs.get("j1") == job()
+        assert tx.jobs.get("j2") == done
+        assert [replace(d, id=0) for d in tx.deliveries.of_study("1.2.3")] == [delivery("1.3")]
+        assert tx.deliveries.oldest_pending() == {"PACS": NOW}
+        assert tx.deliveries.counts() == {("PACS", DeliveryState.PENDING): 1}
+        assert [replace(e, id=None) for e in tx.journal.of_study("1.2.3")] == [event]
+        assert tx.journal.decisions(study_uid="1.2.3") == [decision]
+
+
+def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="half-way"), database.write() as tx:
+        tx.studies.add(study())
+        raise RuntimeError("half-way")
+    with database.read() as tx:
+        assert tx.studies.get("1.2.3") is None
+
+
+def test_a_study_that_moved_meanwhile_is_not_overwritten(database: Database) -> None:
+    with database.write() as tx:
+        tx.studies.add(study())
+        tx.studies.update(study(), study(last_at=NOW + LEASE))
+        with pytest.raises(IllegalStep, match=r"1\.2\.3"):
+            tx.studies.update(study(), study(state=StudyState.SETTLED))
+
+
+def test_due_studies_are_those_whose_quiet_time_is_over(database: Database) -> None:
+    with database.write() as tx:
+        tx.studies.add(study("1.1"))
+        tx.studies.add(study("1.2", settle_at=NOW + 2 * LEASE))
+        tx.studies.add(study("1.3", state=StudyState.SETTLED))
+    with database.read() as tx:
+        assert [s.study_uid for s in tx.studies.due(NOW + LEASE)] == ["1.1"]
+
+
+def test_a_claim_counts_the_attempt_and_takes_the_oldest_due_job(database: Database) -> None:
+    with database.write() as tx:
+        tx.jobs.add(job("late", not_before=NOW + LEASE))
+        tx.jobs.add(job("young", created_at=NOW + timedelta(seconds=1)))
+        tx.jobs.add(job("old"))
+    with database.write() as tx:
+        claimed = tx.jobs.claim(owner="me", now=NOW, lease=LEASE)
+    assert claimed is not None
+    assert (claimed.id, claimed.attempt, claimed.state, claimed.owner) == ("old", 1, JobState.RUNNING, "me")
+    assert claimed.lease_until == NOW + LEASE
+
+
+def test_a_lost_lease_is_noticed(database: Database) -> None:
+    with database.write() as tx:
+        tx.jobs.add(job())
+    with database.write() as tx:
+        held = tx.jobs.claim(owner="me", now=NOW, lease=LEASE)
+    assert held is not None
+    with database.write() as tx:
+        tx.jobs.update(held, replace(held, state=JobState.QUEUED, owner=None))
+    with database.write() as tx, pytest.raises(LostLease):
+        tx.jobs.heartbeat(held, now=NOW, lease=LEASE)
+    with database.write() as tx, pytest.raises(LostLease):
+        tx.jobs.update(held, replace(held, state=JobState.SUCCEEDED))
+
+
+def test_many_claimers_never_share(database: Database) -> None:
+    with database.write() as tx:
+        for n in range(40):
+            tx.jobs.add(job(f"j{n:02}"))
+    taken: list[str] = []
+
+    def claim() -> None:
+        while True:
+            with database.write() as tx:
+                claimed = tx.jobs.claim(owner=threading.current_thread().name, now=NOW, lease=LEASE)
+            if claimed is None:
+                return
+            taken.append(claimed.id)
+
+    threads = [threading.Thread(target=claim) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [f"j{n:02}" for n in range(40)]
+
+
+def test_deliveries_are_claimed_by_peer_in_sending_order(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery("1.3", position=2), delivery("1.2", position=1), delivery("1.1", position=0)])
+        tx.deliveries.add([delivery("1.1", peer="OTHER"), delivery("1.4", not_before=NOW + LEASE)])
+    with database.write() as tx:
+        claimed = tx.deliveries.claim(peer="PACS", owner="me", now=NOW, lease=LEASE, limit=10)
+    assert [d.sop_instance_uid for d in claimed] == ["1.1", "1.2", "1.3"]
+    assert {d.attempt for d in claimed} == {1}
+    with database.write() as tx:
+        assert tx.deliveries.claim(peer="PACS", owner="me", now=NOW, lease=LEASE, limit=10) == []
+        tx.deliveries.heartbeat(claimed, now=NOW + LEASE, lease=LEASE)
+        found = tx.deliveries.get(claimed[0].id)
+    assert found is not None
+    assert found.lease_until == NOW + 2 * LEASE
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    from sqlalchemy import create_engine, text
+
+    url = f"sqlite:///{tmp_path}/newer.db"
+    first = Database(url)
+    first.prepare()
+    first.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    newer = Database(url)
+    with pytest.raises(InvalidSettings, match=f"9999.*{SCHEMA}"):
+        newer.prepare()
+    newer.close()
+
+
+def test_the_migrations_give_the_tables_of_the_code(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from sqlalchemy import create_engine
+    from sqlmodel import SQLModel
+
+    url = f"sqlite:///{tmp_path}/schema.db"
+    database = Database(url)
+    database.prepare()
+    database.close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+    engine.dispose()

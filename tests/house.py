@@ -1,0 +1,131 @@
+"""A node's inner rooms on a temporary directory: real files, a real database, a clock that tests move."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from node.domain.instance import Instance, Origin
+from node.domain.job import Job, JobInput, JobOutput, Outcome, Provenance, ResultFile
+from node.domain.model import ModelVersion, Qualification
+from node.domain.peer import Peer
+from node.domain.route import Condition, Operator, Route
+from node.files.disk import DiskFiles
+from node.services.assemble import Assemble
+from node.services.deliver import Deliver
+from node.services.dispatch import Dispatch
+from node.services.work import Work
+from node.store.database import Database
+from tests.fakes import FakeClock, FakeEngine, FakeSender
+
+MODEL = ModelVersion("lung", "1.0", "a" * 64, "Lung")
+CHEST = Route("chest-ct", (Condition("Modality", Operator.EQUALS, ("CT",)),), "lung", ("PACS",))
+PACS = Peer("PACS", "PACS", "127.0.0.1", 104, send=True)
+QUIET = timedelta(seconds=10)
+LEASE = timedelta(seconds=60)
+RETRY = timedelta(seconds=10)
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+class House:
+    """Assemble, dispatch, work and deliver over one directory."""
+
+    def __init__(self, root: Path, *, routes: Sequence[Route] = (CHEST,)) -> None:
+        self.clock = FakeClock()
+        self.files = DiskFiles(root, min_free_bytes=0)
+        self.database = Database(f"sqlite:///{root}/node.db")
+        self.database.prepare()
+        self.sender = FakeSender()
+        self.assemble = Assemble(
+            self.database.write, self.database.read, self.clock, default=QUIET, quiet={"SLOW": 6 * QUIET}
+        )
+        self.dispatch = Dispatch(
+            self.database.write, self.database.read, self.clock, self.files, routes, lambda name: MODEL, node="2.25.1"
+        )
+
+    def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
+        """Keep an object on disk, as the receiver does, without its row."""
+        dataset = b"\x08\x00\x60\x00CS\x02\x00CT" + uid.encode()
+        head = part10_head(CT, uid)
+        path = self.files.keep(head=head, dataset=dataset, study_uid=study, series_uid=series, sop_instance_uid=uid)
+        digest = hashlib.sha256(dataset).hexdigest()
+        return Instance(
+            uid, CT, study, series, EXPLICIT, digest, len(dataset), path, Origin.RECEIVED, self.clock.now(), peer
+        )
+
+    def settled_job(self, uid: str = "1.2.3.1") -> Job:
+        """One study received, settled and routed."""
+        self.assemble.index([self.receive(uid)])
+        self.clock.tick(11)
+        self.assemble.settle()
+        self.dispatch.route()
+        with self.database.read() as tx:
+            return tx.jobs.latest()[0]
+
+    def worker(self, run: Callable[[JobInput], JobOutput], *, stopping: bool = False, attempts: int = 3) -> Work:
+        """A worker whose engine is a function."""
+        return Work(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            FakeEngine(run),
+            provenance,
+            owner="here/1/1",
+            device="cpu",
+            attempts=attempts,
+            lease=LEASE,
+            timeout=timedelta(seconds=900),
+            retry=RETRY,
+            stopping=lambda: stopping,
+        )
+
+    def outbox(self, *, batch: int = 500) -> Deliver:
+        """The outbox of PACS."""
+        return Deliver(
+            self.database.write,
+            self.clock,
+            self.files,
+            self.sender,
+            PACS,
+            owner="here/1/1",
+            lease=LEASE,
+            retry=RETRY,
+            retry_max=timedelta(seconds=600),
+            give_up=timedelta(days=7),
+            batch=batch,
+        )
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def part10_head(sop_class_uid: str, uid: str) -> bytes:
+    """Preamble and file meta of an object."""
+    from node.domain.instance import Incoming
+    from node.domain.part10 import head
+
+    return head(Incoming(sop_class_uid, uid, EXPLICIT, b"", "CT1"))
+
+
+def provenance(job: Job, started_at: object) -> Provenance:
+    """Who makes the results of a job."""
+    from datetime import datetime
+
+    assert isinstance(started_at, datetime)
+    return Provenance(job.id, job.model, Qualification.RESEARCH, started_at, "ainode", "2.25.1", "0.1", job.revision)
+
+
+def succeed(job: JobInput, *, results: int = 3) -> JobOutput:
+    """A run that writes result files, the last one playing the SR."""
+    made = []
+    for number in range(results):
+        uid = f"2.25.{number + 1}"
+        path = job.out_dir / f"{uid}.dcm"
+        path.write_bytes(part10_head("1.2.840.10008.5.1.4.1.1.88.34", uid) + b"result")
+        digest = hashlib.sha256(b"result").hexdigest()
+        made.append(ResultFile(uid, CT, "2.25.9", job.study.study_uid, EXPLICIT, digest, 6, path))
+    return JobOutput(Outcome.SUCCEEDED, results=tuple(made), findings={"regions": {}}, timings={"read": 0.1})
