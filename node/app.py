@@ -20,7 +20,7 @@ from node.core import Core
 from node.dicom.scp import StorageSCP
 from node.dicom.scu import StorageSender
 from node.domain.errors import InvalidSettings
-from node.domain.instance import Answer, Incoming, Instance
+from node.domain.instance import Instance
 from node.domain.peer import Peer
 from node.observe.metrics import Metrics
 from node.schedule import Ticker
@@ -60,7 +60,6 @@ class Receiver:
     def __init__(self, core: Core, metrics: Metrics) -> None:
         settings = core.settings
         self._core = core
-        self._metrics = metrics
         self._assemble = Assemble(
             core.database.write,
             core.database.read,
@@ -78,16 +77,15 @@ class Receiver:
             node=core.node_uid,
         )
         self._inbox = Inbox(self._assemble.index)
-        self._receive = Receive(core.files, self._row, self._is_ours, self._inbox.put, core.clock)
-        self._names = {p.ae_title: p.name for p in core.peers.values()}
+        receive = Receive(core.files, self._row, self._is_ours, self._inbox.put, core.clock)
         callers = {p.ae_title for p in core.peers.values() if p.receive}
         self.scp = StorageSCP(
             settings.node.ae_title,
             settings.node.host,
             settings.node.port,
-            self._store,
+            metrics.counted(receive.store),
             lambda calling: settings.node.accept_unknown_peers or calling in callers,
-            on_reject=lambda _calling, _called, reason: metrics.rejected(reason),
+            on_reject=metrics.rejected,
             max_associations=settings.node.max_associations,
         )
         if not callers and not settings.node.accept_unknown_peers:
@@ -100,12 +98,6 @@ class Receiver:
     def _is_ours(self, series_uid: str) -> bool:
         with self._core.database.read() as tx:
             return tx.instances.is_result_series(series_uid)
-
-    def _store(self, incoming: Incoming) -> Answer:
-        answer = self._receive.store(incoming)
-        peer = self._names.get(incoming.peer, "other")
-        self._metrics.received(peer, answer.status, len(incoming.dataset))
-        return answer
 
     def start(self, ticker: Ticker) -> None:
         """Clean up after the last run, then listen.
@@ -171,7 +163,7 @@ def new_ticker(core: Core) -> Ticker:
 def receive(core: Core, stop: threading.Event) -> None:
     """Run the receiver alone: receive, settle, route."""
     ticker = new_ticker(core)
-    receiver = Receiver(core, Metrics())
+    receiver = Receiver(core, core.metrics())
     receiver.start(ticker)
     ticker.start()
     stop.wait()
@@ -194,7 +186,7 @@ def api(core: Core, stop: threading.Event) -> None:
     """Run the admin API alone."""
     from node.web import WebServer
 
-    web = WebServer(core, Metrics())
+    web = WebServer(core, core.metrics())
     web.start()
     stop.wait()
     web.stop()
@@ -245,9 +237,9 @@ def serve(core: Core, stop: threading.Event, *, ready: Callable[[], None] = lamb
     with ExitStack() as stack:
         stack.enter_context(only_one(core.data_dir))
         stack.callback(core.close)
-        metrics = Metrics()
+        counted = core.metrics()
         ticker = new_ticker(core)
-        receiver = Receiver(core, metrics)
+        receiver = Receiver(core, counted)
         worker = Supervised("worker", core.config)
         receiver.start(ticker)
         couriers(core, ticker)
@@ -256,12 +248,13 @@ def serve(core: Core, stop: threading.Event, *, ready: Callable[[], None] = lamb
         ticker.start()
         from node.web import WebServer
 
-        web = WebServer(core, metrics)
+        web = WebServer(core, counted)
         stack.callback(web.stop)
         stack.callback(worker.stop)
         stack.callback(ticker.stop)
         stack.callback(receiver.stop)
         web.start()
+        core.checks.append(worker.problem)
         ready()
         stop.wait()
         log.info("stopping")

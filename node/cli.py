@@ -274,11 +274,9 @@ def _state(kind: Any, value: str | None) -> Any:
 
 
 def _print(ask: Callable[[Any], Any], show: Callable[[Any], None], *, as_json: bool) -> None:
-    from node.web import queries
-
     shared = core()
     try:
-        _show(ask(queries(shared)), show, as_json=as_json)
+        _show(ask(shared.queries()), show, as_json=as_json)
     finally:
         shared.close()
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from config.settings import Settings, peers
 from node.dicom.scu import StorageSender
 from node.dicom.send_dir import Collected, Sent, collect, send_files
+from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import InvalidInput, PeerUnreachable
 from node.domain.ids import checked_ae_title
-from node.domain.job import JobOutput, Outcome
+from node.domain.job import Job, JobOutput, Outcome
 from node.domain.peer import Peer
+from node.domain.study import Study
+from node.offline import Explained
+from node.services.queries import NodeStatus
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -97,7 +101,7 @@ def show_run(output: JobOutput, *, as_json: bool) -> int:
         return code
     out.print(findings_table(output.findings))
     for note in output.findings.get("notes", []):
-        out.print(f"  {note}")
+        out.print(f"  {escape(note)}")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in output.timings.items())
     out.print(f"{len(results)} result objects in {output.results[0].path.parent} ({spent})")
     return code
@@ -114,11 +118,11 @@ def findings_table(findings: Any, truth: dict[tuple[str, str], float] | None = N
         for key, m in region["measurements"].items():
             known = (truth or {}).get((region_key, key))
             beside = [] if truth is None else ["" if known is None else f"{known:,.2f}"]
-            table.add_row(region["label"], m["name"], f"{m['value']:,.2f}", *beside, m["unit"])
+            table.add_row(escape(region["label"]), escape(m["name"]), f"{m['value']:,.2f}", *beside, escape(m["unit"]))
     return table
 
 
-def show_routes(explained: list[Any]) -> None:
+def show_routes(explained: list[Explained]) -> None:
     """What each route says of a study."""
     if not explained:
         out.print("no routes are configured")
@@ -130,11 +134,45 @@ def show_routes(explained: list[Any]) -> None:
             out.print(f"  series {series.series_uid}: {series.reason}", style=None if series.matched else "dim")
 
 
-def _ago(then: datetime | None, now: datetime) -> str:
-    if then is None:
-        return ""
-    seconds = (now - then).total_seconds()
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
+def show_status(status: NodeStatus) -> None:
+    """The node at one moment."""
+    ready = "[green]ready[/]" if status.ready else "[red]not ready[/]: " + "; ".join(status.problems)
+    out.print(f"[bold]{status.ae_title}[/] ainode {status.version}, {ready}")
+    for name, counts in (("studies", status.studies), ("jobs", status.jobs), ("deliveries", status.deliveries)):
+        said = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "none"
+        out.print(f"  {name:11}{said}")
+    out.print(
+        f"  {'instances':11}{status.instances} kept, {status.asides} aside, {status.free_bytes / 1e9:.1f} GB free"
+    )
+    for peer in status.peers:
+        if peer.send:
+            waiting = peer.deliveries[DeliveryState.PENDING] + peer.deliveries[DeliveryState.SENDING]
+            dead = peer.deliveries[DeliveryState.DEAD]
+            since = f", the oldest for {peer.oldest_pending_seconds:.0f} s" if peer.oldest_pending_seconds else ""
+            out.print(f"  to {peer.name:8}{waiting} waiting{since}, {dead} dead")
+
+
+def show_studies(studies: list[Study]) -> None:
+    """Studies, the latest first."""
+    table = Table("StudyInstanceUID", "state", "revision", "instances", "from", "last instance", box=None)
+    for s in studies:
+        last = f"{s.last_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(s.study_uid, s.state.value, str(s.revision), str(s.instances), s.peer or "", last)
+    out.print(table)
+
+
+def show_jobs(jobs: list[Job]) -> None:
+    """Jobs, the latest first."""
+    table = Table("job", "state", "attempt", "model", "StudyInstanceUID", "revision", "reason", box=None)
+    for j in jobs:
+        model = f"{j.model.name}@{j.model.version}"
+        table.add_row(j.id, j.state.value, str(j.attempt), model, j.study_uid, str(j.revision), j.reason or "")
+    out.print(table)
+
+
+def show_deliveries(deliveries: list[Delivery]) -> None:
+    """Deliveries, the latest first."""
+    table = Table("delivery", "peer", "state", "attempt", "SOPInstanceUID", "reason", box=None)
+    for d in deliveries:
+        table.add_row(str(d.id), d.peer, d.state.value, str(d.attempt), d.sop_instance_uid, d.reason or "")
+    out.print(table)

@@ -14,6 +14,8 @@ from node import __version__, owner
 from node.clock import SystemClock
 from node.domain.job import Job, Provenance
 from node.files.disk import DiskFiles
+from node.observe.metrics import Metrics
+from node.services.queries import NodeFacts, Queries
 from node.services.receive import read_aside, read_kept
 from node.services.recover import Recover
 from node.store.database import Database
@@ -37,6 +39,16 @@ class Core:
         self.peers = peers(settings)
         self.routes = routes(settings)
         self.owner = owner.me()
+        # Each stage that runs in this process adds a check of its own: what is wrong with it, None when nothing is.
+        self.checks: list[Callable[[], str | None]] = [self._space]
+
+    def problems(self) -> list[str]:
+        """Why the node is not ready; empty when it is."""
+        return [problem for check in self.checks if (problem := check()) is not None]
+
+    def _space(self) -> str | None:
+        free, wanted = self.files.free_bytes() // _MIB, self.settings.node.min_free_mb
+        return None if free >= wanted else f"{free} MiB are free on the data directory, {wanted} have to stay free"
 
     @property
     def node_uid(self) -> str:
@@ -76,6 +88,22 @@ class Core:
             node_version=__version__,
             revision=job.revision,
         )
+
+    def queries(self) -> Queries:
+        """The read side, for the API, the metrics and the command line."""
+        facts = NodeFacts(
+            version=__version__,
+            ae_title=self.settings.node.ae_title,
+            started_at=self.started_at,
+            peers=list(self.peers.values()),
+            free_bytes=self.files.free_bytes,
+            problems=self.problems,
+        )
+        return Queries(self.database.read, self.clock, facts)
+
+    def metrics(self) -> Metrics:
+        """The metrics of this process."""
+        return Metrics(__version__, self.peers.values(), self.queries().snapshot)
 
     def recover(self) -> Recover:
         """The service that cleans up after crashes."""

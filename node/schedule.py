@@ -11,9 +11,6 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 log = logging.getLogger(__name__)
 
-# A tick that is still running when the next is due is nothing to warn about: a delivery may take minutes.
-logging.getLogger("apscheduler").setLevel(logging.ERROR)
-
 
 class Ticker:
     """Calls services at intervals, each on a thread of its own, never twice at once."""

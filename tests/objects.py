@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ def dataset(**elements: Any) -> Dataset:
         "PixelRepresentation": 0,
         "PixelData": bytes(range(32)),
     } | elements
-    for keyword, value in values.items():
-        if value is not None:
-            setattr(ds, keyword, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid values are made on purpose
+        for keyword, value in values.items():
+            if value is not None:
+                setattr(ds, keyword, value)
     return ds
 
 

@@ -55,6 +55,11 @@ class Supervised:
         if not self._stopping:
             self.start()
 
+    def problem(self) -> str | None:
+        """What is wrong with it, None while it runs."""
+        running = self._process is not None and self._process.poll() is None
+        return None if running else f"the {self._stage} is not running"
+
     def stop(self) -> None:
         """Ask it to end, and end it if it does not."""
         self._stopping = True

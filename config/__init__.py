@@ -1,0 +1,1 @@
+"""Settings: one frozen tree that forbids unknown keys, read once and handed down in parts."""

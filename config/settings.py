@@ -1,0 +1,317 @@
+"""The settings tree, as pydantic models, and how its peers and routes become the domain's.
+
+Every number carries its unit in its name. Every key is explained, with its default, in ``node.example.yaml`` beside
+this module. A model that exists is valid: also across sections (``send_to`` names peers that we may send to).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
+from pydicom.datadict import dictionary_VR, keyword_dict
+
+from node.domain.errors import InvalidInput
+from node.domain.ids import checked_ae_title
+from node.domain.model import Qualification
+from node.domain.peer import Peer
+from node.domain.route import Condition, Operator, Route
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at one place of the tree, and what mends it. ``path`` is relative to where it was found."""
+
+    path: tuple[str | int, ...]
+    problem: str
+    fix: str
+
+
+def _refuse(*problems: Problem) -> PydanticCustomError:
+    """The error of a validator; ``config.load`` turns each problem into a line that names its place."""
+    text = "; ".join(f"{p.problem}. {p.fix}" for p in problems)
+    return PydanticCustomError("refused", "{text}", {"text": text, "problems": problems})
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """``Did you mean X?`` where a known word is close to ``word``."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
+    return f"Did you mean {close[0]}?" if close else None
+
+
+def _ae_title(value: str) -> str:
+    try:
+        return checked_ae_title(value)
+    except InvalidInput as error:
+        raise _refuse(Problem((), error.problem, error.fix)) from None
+
+
+def _keyword(value: str) -> str:
+    if value not in keyword_dict:
+        fix = did_you_mean(value, keyword_dict) or "Write the keyword as PS3.6 has it, for instance BodyPartExamined"
+        raise _refuse(Problem((), f"{value!r} is no keyword of the DICOM dictionary", fix))
+    vr = dictionary_VR(value)
+    if vr == "SQ" or vr.startswith("O"):
+        raise _refuse(Problem((), f"{value} has VR {vr} and cannot be compared", "Choose an attribute with text in it"))
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        fix = "Write a Python regular expression, in single quotes"
+        raise _refuse(Problem((), f"{value!r} is no regular expression: {error}", fix)) from None
+    return value
+
+
+def _number(value: str) -> str:
+    try:
+        finite = math.isfinite(float(value))
+    except ValueError:
+        finite = False
+    if not finite:
+        raise _refuse(Problem((), f"{value!r} is no number", "Write a number"))
+    return value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("sqlite:///", "postgresql+psycopg://")):
+        fix = "Begin with sqlite:/// or postgresql+psycopg://"
+        raise _refuse(Problem((), "names no database that the node knows", fix))
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Keyword = Annotated[str, AfterValidator(_keyword)]
+# No "@" and no spaces: a name stands where AE@host:port may stand, in paths and in metric labels.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Text = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Text, ...], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    """Frozen, and refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class NodeSettings(Section):
+    """The node as a DICOM application entity, and where its data lie.
+
+    ``name`` fits StationName (0008,1010). ``min_free_mb`` is the watermark, in MiB, below which C-STORE answers A700.
+    """
+
+    ae_title: AETitle = "AINODE"
+    host: Text = "0.0.0.0"  # noqa: S104 - a storage SCP listens to the hospital's network
+    port: ListenPort = 11112
+    data_dir: Path = Path("var")
+    name: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]+$", max_length=16)] = "ainode"
+    min_free_mb: Annotated[int, Field(ge=0)] = 2048
+    max_associations: Count = 16
+    accept_unknown_peers: bool = False
+
+
+class ApiSettings(Section):
+    """The admin API. Without ``token`` the node makes one and keeps it in ``data_dir/api.token``."""
+
+    host: Text = "127.0.0.1"
+    port: ListenPort = 8080
+    token: Annotated[SecretStr, Field(min_length=16)] | None = None
+
+
+class AssembleSettings(Section):
+    """When a study settles."""
+
+    quiet_seconds: Positive = 10
+
+
+class DatabaseSettings(Section):
+    """An SQLAlchemy URL, or None for SQLite in the data directory (see ``database_url``)."""
+
+    url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
+
+
+class PeerSettings(Section):
+    """One DICOM neighbour. ``max_pdu`` in bytes."""
+
+    ae_title: AETitle
+    host: Text
+    port: Port | None = None
+    receive: bool = False
+    send: bool = False
+    quiet_seconds: Positive | None = None
+    max_pdu: Annotated[int, Field(ge=4096)] = 131072
+    timeout_seconds: Positive = 30
+
+    @model_validator(mode="after")
+    def _send_needs_a_port(self) -> Self:
+        if self.send and self.port is None:
+            raise _refuse(Problem((), "send is true but there is no port", "Add the port that this peer listens on"))
+        return self
+
+
+class ConditionSettings(Section):
+    """What one attribute must be: a plain value means ``equals``, a list ``in``; several operators must all hold."""
+
+    equals: str | None = None
+    in_: Annotated[Words | None, Field(alias="in")] = None
+    not_in: Words | None = None
+    matches: Annotated[str, AfterValidator(_pattern)] | None = None
+    exists: bool | None = None
+    min: Annotated[str, AfterValidator(_number)] | None = None
+    max: Annotated[str, AfterValidator(_number)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"equals": value}
+        if isinstance(value, list | tuple):
+            return {"in": value}
+        return value
+
+    @model_validator(mode="after")
+    def _wants_something(self) -> Self:
+        if not self.operands():
+            fix = "Write a value, a list, or one of " + ", ".join(o.value for o in Operator)
+            raise _refuse(Problem((), "the condition is empty", fix))
+        return self
+
+    def operands(self) -> dict[Operator, tuple[str, ...]]:
+        """The operators that are set, each with its operands as text, the way ``node.domain.route`` compares them."""
+        operands: dict[Operator, tuple[str, ...]] = {}
+        for operator, value in self.model_dump(by_alias=True, exclude_none=True).items():
+            if isinstance(value, bool):
+                operands[Operator(operator)] = (str(value).lower(),)
+            else:
+                operands[Operator(operator)] = value if isinstance(value, tuple) else (value,)
+        return operands
+
+
+class RouteSettings(Section):
+    """Which studies go to which pipeline, and its results to which peers. An empty ``when`` takes every study."""
+
+    name: Name
+    when: Mapping[Keyword, ConditionSettings] = Field(default_factory=dict)
+    pipeline: Text
+    send_to: tuple[str, ...] = ()
+
+
+class WorkSettings(Section):
+    """How jobs run. ``retry_seconds`` is the base of the backoff, doubled after each attempt."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")] = "auto"
+    timeout_seconds: Positive = 900
+    attempts: Count = 3
+    lease_seconds: Positive = 60
+    retry_seconds: Positive = 30
+
+
+class DeliverSettings(Section):
+    """How results are sent. The backoff doubles from ``retry_seconds`` up to ``retry_max_seconds``."""
+
+    give_up_days: Positive = 7
+    retry_seconds: Positive = 10
+    retry_max_seconds: Positive = 600
+    lease_seconds: Positive = 60
+
+    @model_validator(mode="after")
+    def _cap_is_above_base(self) -> Self:
+        if self.retry_max_seconds < self.retry_seconds:
+            fix = "Raise retry_max_seconds or lower retry_seconds"
+            raise _refuse(Problem(("retry_max_seconds",), "is less than retry_seconds", fix))
+        return self
+
+
+class ResultSettings(Section):
+    """ContentQualification (0018,9004) of every result: RESEARCH until the site itself says PRODUCT."""
+
+    qualification: Literal[Qualification.RESEARCH, Qualification.PRODUCT] = Qualification.RESEARCH
+
+
+class LogSettings(Section):
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    node: NodeSettings = NodeSettings()
+    api: ApiSettings = ApiSettings()
+    assemble: AssembleSettings = AssembleSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    peers: Mapping[Name, PeerSettings] = Field(default_factory=dict)
+    routes: tuple[RouteSettings, ...] = ()
+    work: WorkSettings = WorkSettings()
+    deliver: DeliverSettings = DeliverSettings()
+    results: ResultSettings = ResultSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        problems = [*_repeated_routes(self.routes), *_bad_destinations(self.routes, self.peers)]
+        if problems:
+            raise _refuse(*problems)
+        return self
+
+
+def _repeated_routes(routes: tuple[RouteSettings, ...]) -> Iterable[Problem]:
+    names = [route.name for route in routes]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Problem(("routes", index, "name"), f"a second route {name}", "Give every route a name of its own")
+
+
+def _bad_destinations(routes: tuple[RouteSettings, ...], peers: Mapping[str, PeerSettings]) -> Iterable[Problem]:
+    for index, route in enumerate(routes):
+        for position, name in enumerate(route.send_to):
+            path = ("routes", index, "send_to", position)
+            if name not in peers:
+                known = f"The peers are {', '.join(peers)}" if peers else "Describe it under peers, with send: true"
+                yield Problem(path, f"no peer is named {name}", did_you_mean(name, peers) or known)
+            elif not peers[name].send:
+                yield Problem(path, f"peer {name} is not one that we send to", f"Set peers.{name}.send to true")
+
+
+def database_url(settings: Settings) -> str:
+    """The SQLAlchemy URL: as configured, else SQLite in the data directory. It may hold a password: never log it."""
+    if settings.database.url is not None:
+        return settings.database.url.get_secret_value()
+    return f"sqlite:///{settings.node.data_dir.absolute() / 'ainode.db'}"
+
+
+def peers(settings: Settings) -> dict[str, Peer]:
+    """The neighbours by name."""
+    return {name: Peer(name=name, **dict(peer)) for name, peer in settings.peers.items()}
+
+
+def routes(settings: Settings) -> tuple[Route, ...]:
+    """The routes, in their order."""
+    return tuple(
+        Route(
+            name=route.name,
+            when=tuple(
+                Condition(keyword, operator, operands)
+                for keyword, condition in route.when.items()
+                for operator, operands in condition.operands().items()
+            ),
+            pipeline=route.pipeline,
+            send_to=route.send_to,
+        )
+        for route in settings.routes
+    )

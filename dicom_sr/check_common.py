@@ -1,0 +1,239 @@
+"""The rules that every result object is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from dicom_sr import codes
+from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
+from node.domain.finding import Findings
+from node.domain.model import Qualification
+
+_FIRST_SERIES_NUMBER = 900
+_RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
+
+
+class Kind(StrEnum):
+    """What kind of result an object is."""
+
+    SEG = "SEG"
+    SC = "SC"
+    SR = "SR"
+
+
+_KINDS = {SegmentationStorage: Kind.SEG, SecondaryCaptureImageStorage: Kind.SC, Comprehensive3DSRStorage: Kind.SR}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One result object as it was read back; ``elements`` are those of every depth."""
+
+    kind: Kind
+    dataset: Dataset
+    elements: Sequence[DataElement]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Result:
+        """Raises ``ValueError`` for a SOP class that is no result of ours."""
+        kind = _KINDS.get(dataset.get("SOPClassUID"))
+        if kind is None:
+            raise ValueError("not a SOP class of a result")
+        return cls(kind, dataset, list(dataset.iterall()))
+
+    def items(self) -> Iterator[Dataset]:
+        """Every sequence item, of every depth."""
+        for element in self.elements:
+            if element.VR == "SQ":
+                yield from element.value
+
+
+@dataclass(frozen=True, eq=False)
+class Set:
+    """All results of a job and what they were made from."""
+
+    results: Sequence[Result]
+    headers: Sequence[Dataset]
+    findings: Findings | None
+
+    @cached_property
+    def source(self) -> Dataset:
+        """Patient and study as the results must carry them."""
+        return identity(self.headers[0])
+
+    @cached_property
+    def sources(self) -> dict[str, Dataset]:
+        """Source headers by SOPInstanceUID."""
+        return {str(header.SOPInstanceUID): header for header in self.headers}
+
+    @cached_property
+    def known(self) -> dict[str, Dataset]:
+        """Every instance that a result may refer to, by SOPInstanceUID."""
+        return self.sources | {str(result.dataset.SOPInstanceUID): result.dataset for result in self.results}
+
+
+class Rule(NamedTuple):
+    """A rule: its name, and what breaks it."""
+
+    name: str
+    broken: Callable[[Result, Set], Iterable[str]]
+
+
+def _identity(result: Result, everything: Set) -> Iterator[str]:
+    for keyword in IDENTITY:
+        ours, theirs = result.dataset.get(keyword), everything.source.get(keyword)
+        if str(ours or "") != str(theirs or ""):
+            yield f"{keyword} differs from the source"
+        elif keyword in IDENTITY_TYPE_2 and keyword not in result.dataset:
+            yield f"{keyword} is missing"
+
+
+def _uids_valid(result: Result, _: Set) -> Iterator[str]:
+    for element in result.elements:
+        if element.VR == "UI":
+            values = element.value if element.VM > 1 else [element.value]
+            if not element.is_empty and not all(UID(value).is_valid for value in values):
+                yield f"{element.keyword} is no valid UID"
+
+
+def _uids_new(result: Result, everything: Set) -> Iterator[str]:
+    if result.dataset.SOPInstanceUID in everything.sources:
+        yield "SOPInstanceUID is that of a source"
+    if result.dataset.SeriesInstanceUID in {header.SeriesInstanceUID for header in everything.headers}:
+        yield "SeriesInstanceUID is that of a source"
+    if sum(other.dataset.SOPInstanceUID == result.dataset.SOPInstanceUID for other in everything.results) > 1:
+        yield "SOPInstanceUID is used twice"
+
+
+def _file_meta(result: Result, _: Set) -> Iterator[str]:
+    meta, dataset = result.dataset.file_meta, result.dataset
+    if meta.MediaStorageSOPInstanceUID != dataset.SOPInstanceUID:
+        yield "MediaStorageSOPInstanceUID differs from the data set"
+    if meta.MediaStorageSOPClassUID != dataset.SOPClassUID:
+        yield "MediaStorageSOPClassUID differs from the data set"
+    if meta.TransferSyntaxUID != ExplicitVRLittleEndian:
+        yield f"TransferSyntaxUID is {meta.TransferSyntaxUID}"
+    if not meta.get("ImplementationClassUID"):
+        yield "ImplementationClassUID is missing"
+
+
+def _series(result: Result, everything: Set) -> Iterator[str]:
+    dataset = result.dataset
+    number = dataset.get("SeriesNumber")
+    if number is None or number < _FIRST_SERIES_NUMBER:
+        yield f"SeriesNumber {number} is below {_FIRST_SERIES_NUMBER}"
+    if number in {header.get("SeriesNumber") for header in everything.headers}:
+        yield f"SeriesNumber {number} is that of a source"
+    if dataset.get("InstanceNumber") is None:
+        yield "InstanceNumber is missing"
+    text = str(dataset.get("SeriesDescription", ""))
+    if not text.startswith("AI ") or len(text) > 64:
+        yield "SeriesDescription does not start with AI, or is longer than 64 characters"
+    if dataset.get("ContentQualification") != Qualification.PRODUCT and str(dataset.ContentQualification) not in text:
+        yield f"SeriesDescription does not say {dataset.ContentQualification}"
+
+
+def _qualification(result: Result, _: Set) -> Iterator[str]:
+    value = result.dataset.get("ContentQualification")
+    if value not in list(Qualification):
+        yield f"ContentQualification is {value}"
+
+
+def _equipment(result: Result, _: Set) -> Iterator[str]:
+    for keyword in ("Manufacturer", "ManufacturerModelName", "SoftwareVersions"):
+        if not result.dataset.get(keyword):
+            yield f"{keyword} is missing"
+
+
+def _contributing_equipment(result: Result, _: Set) -> Iterator[str]:
+    needed = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceUID")
+    for item in result.dataset.get("ContributingEquipmentSequence", []):
+        purposes = [purpose.CodeValue for purpose in item.get("PurposeOfReferenceCodeSequence", [])]
+        if codes.PROCESSING_ALGORITHM.value in purposes and all(item.get(keyword) for keyword in needed):
+            return
+    yield "no item names the processing algorithm with its version and DeviceUID (IHE AIR)"
+
+
+def _character_set(result: Result, _: Set) -> Iterator[str]:
+    declared = result.dataset.get("SpecificCharacterSet")
+    if declared != CHARACTER_SET:
+        yield f"SpecificCharacterSet is {declared}"
+    for element in result.elements:
+        if element.VR in ("PN", "LO", "SH", "LT", "ST", "UT", "UC") and "\N{REPLACEMENT CHARACTER}" in str(
+            element.value
+        ):
+            yield f"{element.keyword} does not decode"
+
+
+def _times(result: Result, _: Set) -> Iterator[str]:
+    for keyword in ("ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime"):
+        if not result.dataset.get(keyword):
+            yield f"{keyword} is missing"
+
+
+def _private(result: Result, _: Set) -> Iterator[str]:
+    for element in result.elements:
+        if element.tag.is_private:
+            yield f"private element {element.tag}"
+
+
+def _references(result: Result, everything: Set) -> Iterator[str]:
+    for item in result.items():
+        if "ReferencedSOPInstanceUID" not in item:
+            continue
+        target = everything.known.get(str(item.ReferencedSOPInstanceUID))
+        if target is None:
+            yield f"{item.ReferencedSOPInstanceUID} is neither a source nor a result"
+        elif target.SOPClassUID != item.ReferencedSOPClassUID:
+            yield f"{item.ReferencedSOPInstanceUID} has another SOP class"
+
+
+def _codes(result: Result, _: Set) -> Iterator[str]:
+    for item in result.items():
+        values = [item[k].value for k in ("CodeValue", "LongCodeValue", "URNCodeValue") if k in item]
+        if not values and "CodeMeaning" not in item:
+            continue
+        scheme = item.get("CodingSchemeDesignator")
+        if not values or not values[0] or not item.get("CodeMeaning") or (not scheme and "URNCodeValue" not in item):
+            yield f"code {values} is incomplete"
+        if len(item.get("CodeValue", "")) > 16:
+            yield f"code {values[0]} is longer than 16 characters"
+        if scheme in _RETIRED_SCHEMES:
+            yield f"code {values} is of the retired scheme {scheme}"
+
+
+def _schemes(result: Result, _: Set) -> Iterator[str]:
+    declared = {item.CodingSchemeDesignator for item in result.dataset.get("CodingSchemeIdentificationSequence", [])}
+    for scheme in sorted(codes.private_schemes(result.dataset) - declared):
+        yield f"{scheme} is not declared"
+
+
+COMMON = (
+    Rule("identity", _identity),
+    Rule("valid UIDs", _uids_valid),
+    Rule("new UIDs", _uids_new),
+    Rule("file meta", _file_meta),
+    Rule("series", _series),
+    Rule("qualification", _qualification),
+    Rule("equipment", _equipment),
+    Rule("contributing equipment", _contributing_equipment),
+    Rule("character set", _character_set),
+    Rule("times", _times),
+    Rule("private elements", _private),
+    Rule("references", _references),
+    Rule("codes", _codes),
+    Rule("coding schemes", _schemes),
+)

@@ -1,0 +1,56 @@
+"""The coded concepts that the results are written with, and the declaration of the private coding scheme.
+
+Numbers are PS3.16 unless said otherwise. What a pipeline says (findings, measurements, sites) brings its own codes.
+"""
+
+from __future__ import annotations
+
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+
+from node.domain.finding import Code
+from node.domain.ids import derived_uid
+
+PRIVATE_SCHEME = "99AINODE"
+# IHE Radiology AI Results: a placeholder code of the profile itself, not of any vendor; it needs no declaration.
+IHE_SCHEME = "99IHE"
+
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
+LANGUAGE_ENGLISH = Code("en", "RFC5646", "English")  # CID 5000
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
+PROCESSING_ALGORITHM = Code("Newcode1", IHE_SCHEME, "Processing Algorithm")  # IHE RAD AIR
+SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source of Image Processing Operation")  # CID 7202
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
+COMMENT = Code("121106", "DCM", "Comment")
+
+
+def concept(code: Code) -> CodedConcept:
+    """``code`` as highdicom takes it."""
+    return CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def item(code: Code) -> Dataset:
+    """``code`` as an item of a code sequence (PS3.3 8.8)."""
+    dataset = Dataset()
+    dataset.CodeValue = code.value
+    dataset.CodingSchemeDesignator = code.scheme
+    dataset.CodeMeaning = code.meaning
+    return dataset
+
+
+def private_schemes(dataset: Dataset) -> set[str]:
+    """Private coding schemes (PS3.16 8.2: designators that begin with 99) that ``dataset`` uses anywhere."""
+    schemes = {str(e.value) for e in dataset.iterall() if e.keyword == "CodingSchemeDesignator"}
+    return {scheme for scheme in schemes if scheme.startswith("99")} - {IHE_SCHEME}
+
+
+def declare_private_schemes(dataset: Dataset) -> None:
+    """Declare the private scheme in CodingSchemeIdentificationSequence (PS3.3 C.12.1.1.7.2) where it is used."""
+    if PRIVATE_SCHEME not in private_schemes(dataset):
+        return
+    declaration = Dataset()
+    declaration.CodingSchemeDesignator = PRIVATE_SCHEME
+    declaration.CodingSchemeUID = derived_uid("coding scheme", PRIVATE_SCHEME)
+    declaration.CodingSchemeName = "Private codes of ainode"
+    declaration.CodingSchemeResponsibleOrganization = "ainode"
+    dataset.CodingSchemeIdentificationSequence = [declaration]

@@ -1,0 +1,22 @@
+"""Where a region lies on one image, in the coordinates of an SCOORD."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def largest_slice(mask: NDArray[np.bool_]) -> int:
+    """Index of the slice of ``mask`` (slices, rows, columns) with the largest cross-section."""
+    return int(np.argmax([np.count_nonzero(plane) for plane in mask]))
+
+
+def bounding_rectangle(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Rectangle about ``mask`` (rows, columns): five (column, row) points, closed.
+
+    Pixels count from the top left corner of the top left pixel, so the centre of pixel 0 lies at 0.5 (PS3.3
+    C.18.6.1.1). The rectangle runs along the outer edges of the outermost pixels.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], np.float64)

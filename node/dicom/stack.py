@@ -1,0 +1,51 @@
+"""pynetdicom as the node uses it: the options that it keeps for the whole process, and our application entity."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.transport import AssociationSocket
+
+from node.domain.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+# Every storage SOP class, known, private or of a later edition, in the first transfer syntax that the peer proposes.
+_config.UNRESTRICTED_STORAGE_SERVICE = True
+# Files are sent as the bytes that they are, not decoded and encoded again.
+_config.STORE_SEND_CHUNKED_DATASET = True
+# pynetdicom describes every PDU for its log, wanted or not; that costs more than the transfer.
+_config.LOG_HANDLER_LEVEL = "none"
+
+
+class _Connection(AssociationSocket):
+    """Closes what could not connect too, which pynetdicom leaves to the garbage collector."""
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
+class _ApplicationEntity(AE):
+    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> AssociationSocket:
+        connection = _Connection(assoc, address=address)
+        connection.tls_args = tls_args
+        return connection
+
+
+def application_entity(ae_title: str, *, max_pdu: int, timeout: float) -> Any:
+    """An AE that names this implementation. ``timeout`` (s) is for connecting, negotiating and every answer."""
+    ae = _ApplicationEntity(ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = max_pdu
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = timeout
+    return ae
+
+
+def send_at_once(event: evt.Event) -> None:
+    """For ``EVT_CONN_OPEN``: a command and its answer are small, and waiting to fill a segment costs 40 ms each."""
+    association: Any = event.assoc
+    association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
