@@ -78,7 +78,7 @@ def _problems(details: ErrorDetails) -> Iterator[Problem]:
         choices = re.findall(r"'(\w+)'", str(context["expected"]))
         yield Problem(path, f"{details['input']!r} is not known here", f"Write one of {', '.join(choices)}")
     elif kind in _SECTION_WANTED:
-        yield Problem(path, "is no section", f"Write keys below it: {', '.join(_keys_at(path)) or 'NAME: {...}'}")
+        yield Problem(path, "is no section", f"Write keys below it: {', '.join(_keys_at(path)) or 'NAME: ...'}")
     else:
         shown = f"{details['input']!r}: " if isinstance(details["input"], str) and path not in _SECRETS else ""
         yield Problem(
@@ -88,8 +88,10 @@ def _problems(details: ErrorDetails) -> Iterator[Problem]:
 
 def _keys_at(path: Location) -> list[str]:
     """The keys that the section at ``path`` may have, as the file spells them."""
-    model: type[BaseModel] = Settings
+    model: type[BaseModel]
     match path:
+        case ():
+            model = Settings
         case ("peers", _):
             model = PeerSettings
         case ("routes", _):
@@ -101,4 +103,6 @@ def _keys_at(path: Location) -> list[str]:
             if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
                 return []
             model = annotation
+        case _:
+            return []
     return [field.alias or name for name, field in model.model_fields.items()]

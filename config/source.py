@@ -48,6 +48,16 @@ class Source:
         return InvalidSettings("settings", f"{len(self.problems)} problems", "".join(lines))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases: they would put one value on two lines, or inside itself."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Compose the next node, if it is not an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="an alias (*name)", problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
+
+
 def dotted(path: Location) -> str:
     """``routes[0].when.Modality``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
@@ -63,7 +73,7 @@ def read_file(file: Path | None) -> Source:
     if file is None:
         return source
     try:
-        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         fix = f"Name a readable file with --config or {CONFIG_VARIABLE}"
         raise InvalidSettings(str(file), error.strerror or str(error), fix) from None
@@ -71,9 +81,9 @@ def read_file(file: Path | None) -> Source:
         raise InvalidSettings(str(file), "is not UTF-8", "Save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InvalidSettings(f"{file}{line}", f"is no YAML: {error.problem}", "Mend the line") from None
+        raise InvalidSettings(f"{file}{line}", f"cannot be read: {error.problem}", "Mend the line") from None
     except yaml.YAMLError as error:
-        raise InvalidSettings(str(file), f"is no YAML: {error}", "Mend the file") from None
+        raise InvalidSettings(str(file), f"cannot be read: {error}", "Mend the file") from None
     if root is None:
         return source
     if not isinstance(root, yaml.MappingNode):

@@ -19,7 +19,8 @@ from node.domain.job import Provenance
 from node.domain.model import Qualification
 
 _FILL = 0.35  # opacity of a region that is painted rather than outlined
-_VEIL = 0.55  # opacity of the ground behind burned-in text
+_SMALLEST_FONT = 11  # pixels; below, letters of a 256² image run together
+_VEIL = 0.65  # opacity of the ground behind burned-in text
 
 
 def build(
@@ -134,7 +135,7 @@ def _text(provenance: Provenance, findings: Findings) -> _Text:
     _, rows, columns = findings.volume.shape
     layer = Image.new("RGBA", (columns, rows))
     draw = ImageDraw.Draw(layer)
-    size = max(9, round(min(rows, columns) / 36))
+    size = max(_SMALLEST_FONT, round(min(rows, columns) / 36))
     font = ImageFont.load_default(size)
     line = round(size * 1.35)
     model = f"AI {provenance.model.name} {provenance.model.version}"
@@ -154,8 +155,8 @@ def _text(provenance: Provenance, findings: Findings) -> _Text:
         )
     rgba = np.asarray(layer, np.float32)
     where = rgba[..., 3] > 0
-    opacity = rgba[where][:, 3:] / 255
-    return _Text(where, rgba[where][:, :3] * opacity, 1 - opacity)
+    opacity = rgba[where][:, 3:] / np.float32(255)
+    return _Text(where, rgba[where][:, :3] * opacity, np.float32(1) - opacity)
 
 
 def _burn(picture: NDArray[np.uint8], text: _Text) -> NDArray[np.uint8]:

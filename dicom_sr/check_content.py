@@ -185,9 +185,12 @@ def _source_of(derived: Dataset) -> SliceSource:
 
 def _segment_frames(segmentation: Dataset) -> Iterator[tuple[int, SliceSource, Dataset]]:
     """Segment number, source and functional groups of every frame."""
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
     for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        # A single segment is the same for all frames and moves to the shared groups.
+        segment = (frame if "SegmentIdentificationSequence" in frame else shared).SegmentIdentificationSequence[0]
         source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        yield frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber, _source_of(source), frame
+        yield segment.ReferencedSegmentNumber, _source_of(source), frame
 
 
 def _seg_grid(result: Result, everything: Set) -> Iterator[str]:

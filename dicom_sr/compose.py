@@ -11,7 +11,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_sr import capture, report, segmentation
-from dicom_sr.header import normalised, planes, stamp
+from dicom_sr.header import identity, normalised, planes, stamp
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile
@@ -34,6 +34,7 @@ def compose(provenance: Provenance, findings: Findings, headers: Sequence[Datase
     """
     volume = findings.volume
     places = planes(volume, list(headers))
+    who = identity(headers[0])
     copies: dict[int, Dataset] = {}
     for header in headers:
         if id(header) not in copies:
@@ -45,13 +46,13 @@ def compose(provenance: Provenance, findings: Findings, headers: Sequence[Datase
     results: list[Dataset] = []
     segments = segmentation.build(provenance, findings, sources, series_number=next(numbers))
     if segments is not None:
-        stamp(segments, headers[0], provenance, what=f"{what} segmentation")
+        stamp(segments, who, provenance, what=f"{what} segmentation")
         results.append(segments)
     for picture in capture.build(provenance, findings, sources, places, series_number=next(numbers)):
-        stamp(picture, headers[0], provenance, what=f"{what} overlay")
+        stamp(picture, who, provenance, what=f"{what} overlay")
         results.append(picture)
     document = report.build(provenance, findings, sources, segments, series_number=next(numbers))
-    stamp(document, headers[0], provenance, what=f"{what} report")
+    stamp(document, who, provenance, what=f"{what} report")
     return [*results, document]
 
 

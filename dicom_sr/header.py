@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
@@ -51,6 +52,7 @@ IDENTITY = (
     "TimezoneOffsetFromUTC",
 )
 _IMAGE = (
+    "StudyInstanceUID",
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -72,7 +74,6 @@ _IMAGE = (
     "LossyImageCompressionMethod",
 )
 _PLANE_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-_SEXES = ("M", "F", "O", "")
 # Decimal strings of positions are rounded. Beyond this share of a voxel the mask would lie beside its image.
 _PLACE_TOLERANCE = 0.1
 
@@ -98,9 +99,11 @@ def _clean(value: Any, vr: str) -> Any:
 def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
     """A data set with those elements of ``source`` that are present, text decoded, no private elements."""
     copy = Dataset()
-    for keyword in keywords:
-        if keyword in source:
-            setattr(copy, keyword, _clean(source[keyword].value, source[keyword].VR))
+    # What the source says is passed on as it is; pydicom's warnings would put a patient's values into the log.
+    with disable_value_validation():
+        for keyword in keywords:
+            if keyword in source:
+                setattr(copy, keyword, _clean(source[keyword].value, source[keyword].VR))
     return copy
 
 
@@ -114,16 +117,15 @@ def identity(header: Dataset) -> Dataset:
 
 
 def normalised(header: Dataset, volume: Volume) -> Dataset:
-    """A copy of ``header`` that highdicom's constructors take: complete, of known values, without pixel data.
+    """A copy of ``header`` that highdicom's constructors take, without pixel data and without the patient.
 
-    Missing SliceThickness and FrameOfReferenceUID come from ``volume``. A sex that PS3.3 does not know is emptied here
-    and put back by ``stamp``.
+    They refuse what real headers hold (an unknown sex, half a birth date) or lack; ``stamp`` writes patient and study.
+    Missing SliceThickness and FrameOfReferenceUID come from ``volume``.
     """
-    result = identity(header)
-    result.update(copied(header, _IMAGE))
+    result = copied(header, _IMAGE)
+    for keyword in IDENTITY_TYPE_2:
+        setattr(result, keyword, "")
     result.SpecificCharacterSet = CHARACTER_SET
-    if result.PatientSex not in _SEXES:
-        result.PatientSex = ""
     if not result.get("SliceThickness"):
         result.SliceThickness = round(volume.spacing[0], 6)
     if not result.get("FrameOfReferenceUID"):
@@ -204,18 +206,18 @@ def series_description(what: str, qualification: Qualification) -> str:
     return f"AI {what}"[: 64 - len(suffix)].rstrip() + suffix
 
 
-def stamp(dataset: Dataset, source: Dataset, provenance: Provenance, *, what: str) -> None:
+def stamp(dataset: Dataset, who: Dataset, provenance: Provenance, *, what: str) -> None:
     """Write what every result object carries in the same way, over whatever its constructor wrote.
 
     Args:
-        source: the header whose patient and study the result belongs to; as received, not normalised.
+        who: the patient and study that the result belongs to, from ``identity``.
         what: the meaning of the series, for SeriesDescription.
     """
     dataset.SpecificCharacterSet = CHARACTER_SET
-    for element in identity(source):
-        # A sex that PS3.3 does not know stays as the source says it: a PACS compares identity, value by value.
+    for element in who:
+        # As the source says it, right or wrong: a PACS compares identity value by value.
         dataset[element.tag] = element
-    at = local(provenance.started_at, source)
+    at = local(provenance.started_at, who)
     date, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S")
     for kind in ("InstanceCreation", "Series", "Content"):
         setattr(dataset, f"{kind}Date", date)

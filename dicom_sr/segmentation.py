@@ -88,8 +88,9 @@ def _by_source(
 
 def _in_one_frame_of_reference(header: Dataset, findings: Findings) -> Dataset:
     """``header`` in the volume's frame of reference: de-identification may give every slice another."""
-    image = Dataset(header)
-    image.FrameOfReferenceUID = findings.volume.frame_of_reference_uid
+    image = Dataset()
+    image.update(header)
+    image.add_new("FrameOfReferenceUID", "UI", findings.volume.frame_of_reference_uid)
     return image
 
 

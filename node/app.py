@@ -109,6 +109,7 @@ class Receiver:
         recover = self._core.recover()
         recover.index(self._assemble)
         recover.leases()
+        self._dispatch.renew()
         self._inbox.start()
         try:
             self.scp.start()

@@ -27,11 +27,10 @@ app = typer.Typer(
 routes_app = typer.Typer(help="Routes: which studies go to which pipeline.", no_args_is_help=True)
 app.add_typer(routes_app, name="routes")
 
-DEFAULT_CONFIG = Path("node.yaml")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many, the latest first.")]
-WithParent = Annotated[bool, typer.Option("--with-parent", hidden=True)]
+WithParent = Annotated[int, typer.Option("--with-parent", hidden=True)]
 Folder = Annotated[Path, typer.Argument(help="A folder of DICOM files.", exists=True, file_okay=False)]
 
 
@@ -50,7 +49,9 @@ def _global(
         ),
     ] = None,
 ) -> None:
-    Context.config = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    from config.load import DEFAULT_FILE
+
+    Context.config = config or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def core() -> Core:
     return Core(settings(), Context.config)
 
 
-def _until_stopped(*, with_parent: bool = False) -> threading.Event:
+def _until_stopped(*, with_parent: int = 0) -> threading.Event:
     """An event that SIGTERM and Ctrl-C set, and with a parent its death too."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,7 +88,7 @@ def _until_stopped(*, with_parent: bool = False) -> threading.Event:
     if with_parent:
         from node.workers.supervise import end_with_parent
 
-        end_with_parent()
+        end_with_parent(with_parent)
     return stop
 
 
@@ -101,7 +102,7 @@ def serve() -> None:
 
 
 @app.command()
-def scp(*, with_parent: WithParent = False) -> None:
+def scp(*, with_parent: WithParent = 0) -> None:
     """Run one stage: receive, settle and route."""
     from node.app import receive as run
 
@@ -110,7 +111,7 @@ def scp(*, with_parent: WithParent = False) -> None:
 
 
 @app.command()
-def worker(*, with_parent: WithParent = False) -> None:
+def worker(*, with_parent: WithParent = 0) -> None:
     """Run one stage: claim and run jobs."""
     from node.app import work as run
 
@@ -119,7 +120,7 @@ def worker(*, with_parent: WithParent = False) -> None:
 
 
 @app.command()
-def deliver(*, with_parent: WithParent = False) -> None:
+def deliver(*, with_parent: WithParent = 0) -> None:
     """Run one stage: send results to the peers."""
     from node.app import deliver as run
 
@@ -128,7 +129,7 @@ def deliver(*, with_parent: WithParent = False) -> None:
 
 
 @app.command()
-def api(*, with_parent: WithParent = False) -> None:
+def api(*, with_parent: WithParent = 0) -> None:
     """Run one stage: the admin API and the status page."""
     from node.app import api as run
 

@@ -22,8 +22,8 @@ function parameters(operation) {
   return table([
     { head: "Parameter", cell: (p) => el("code", {}, p.name) },
     { head: "In", cell: (p) => p.in },
-    { head: "Type", cell: (p) => el("span", {}, ...typeText(p.schema)) },
-    { head: "", cell: (p) => p.description ?? (p.schema.default === undefined ? "" : `default ${p.schema.default}`) },
+    { head: "Type", cell: (p) => el("span", {}, ...typeText(p.schema)), long: true },
+    { head: "", cell: (p) => p.description ?? (p.schema.default === undefined ? "" : `default ${p.schema.default}`), long: true },
   ], operation.parameters);
 }
 
@@ -31,7 +31,7 @@ function answers(operation) {
   return table([
     { head: "Status", cell: ([status]) => status },
     { head: "Body", cell: ([, answer]) => el("span", {}, ...typeText(Object.values(answer.content ?? {})[0]?.schema ?? {})) },
-    { head: "", cell: ([, answer]) => answer.description },
+    { head: "", cell: ([, answer]) => answer.description, long: true },
   ], Object.entries(operation.responses));
 }
 
@@ -48,7 +48,7 @@ function schemaPart(name, schema) {
     ? table([
       { head: "Field", cell: ([field]) => el("code", {}, field) },
       { head: "Type", cell: ([, each]) => el("span", {}, ...typeText(each)) },
-      { head: "", cell: ([, each]) => each.description ?? "" },
+      { head: "", cell: ([, each]) => each.description ?? "", long: true },
     ], Object.entries(schema.properties))
     : el("p", {}, ...typeText(schema));
   return el("div", { className: "operation", id: name }, el("b", {}, name), el("p", {}, schema.description ?? ""), fields);

@@ -11,10 +11,10 @@ export function el(tag, properties = {}, ...children) {
 
 /**
  * A table in a box that scrolls sideways by itself.
- * A column is {head, cell: row => node | text, minor?}; minor columns give way on narrow screens.
+ * A column is {head, cell: row => node | text, minor?, long?}: minor ones give way on narrow screens, long ones break.
  */
 export function table(columns, rows) {
-  const kind = (column) => (column.minor ? "minor" : "");
+  const kind = (column) => ["minor", "long"].filter((name) => column[name]).join(" ");
   const head = el("tr", {}, ...columns.map((c) => el("th", { className: kind(c), scope: "col" }, c.head)));
   const body = rows.map((row) => el("tr", {}, ...columns.map((c) => el("td", { className: kind(c) }, c.cell(row)))));
   return el("div", { className: "scroll" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)));

@@ -45,7 +45,7 @@ function bytes(count) {
   return `${value.toFixed(value < 10 && step ? 1 : 0)} ${units[step]}`;
 }
 
-const shortUid = (uid) => (uid.length > 18 ? `…${uid.slice(-16)}` : uid);
+const shortUid = (uid) => (uid.length > 14 ? `…${uid.slice(-12)}` : uid);
 const uidText = (uid) => (uid ? el("span", { className: "uid", title: uid }, shortUid(uid)) : "–");
 const tone = (state) => Object.keys(TONES).find((t) => TONES[t].includes(state)) ?? "still";
 const stateText = (state) => el("span", { className: `state ${tone(state)}` }, state);
@@ -129,7 +129,7 @@ function drawStudies(studies) {
     { head: "Revision", cell: (s) => String(s.revision), minor: true },
     { head: "Instances", cell: (s) => String(s.instances) },
     { head: "From", cell: (s) => s.peer ?? "–", minor: true },
-    { head: "Last instance", cell: (s) => age(s.last_at) },
+    { head: "Last", cell: (s) => age(s.last_at) },
   ], "No study has arrived yet.");
 }
 
@@ -137,10 +137,10 @@ function drawJobs(jobs) {
   rows("jobs", jobs, [
     { head: "Study", cell: (j) => studyLink(j.study_uid) },
     { head: "State", cell: (j) => stateText(j.state) },
-    { head: "Model", cell: (j) => modelText(j.model) },
+    { head: "Model", cell: (j) => modelText(j.model), long: true },
     { head: "Attempt", cell: (j) => String(j.attempt), minor: true },
     { head: "Took", cell: duration },
-    { head: "Reason", cell: (j) => j.reason ?? "", minor: true },
+    { head: "Reason", cell: (j) => j.reason ?? "", minor: true, long: true },
     { head: "Created", cell: (j) => age(j.created_at), minor: true },
   ], "No job yet: a job is created when a study has settled and a route takes it.");
 }
@@ -161,16 +161,15 @@ function requeueButton(path) {
 
 function drawDead(jobs, deliveries) {
   const dead = [
-    ...jobs.map((j) => ({ ...j, path: `jobs/${j.id}`, what: "job", whose: modelText(j.model) })),
-    ...deliveries.map((d) => ({ ...d, path: `deliveries/${d.id}`, what: "delivery", whose: `to ${d.peer}` })),
+    ...jobs.map((j) => ({ ...j, path: `jobs/${j.id}`, what: `job, ${j.model.name}@${j.model.version}` })),
+    ...deliveries.map((d) => ({ ...d, path: `deliveries/${d.id}`, what: `delivery to ${d.peer}` })),
   ];
   $("dead-section").hidden = dead.length === 0;
   rows("dead", dead, [
-    { head: "", cell: (d) => d.what },
     { head: "Study", cell: (d) => studyLink(d.study_uid) },
-    { head: "", cell: (d) => d.whose, minor: true },
+    { head: "What", cell: (d) => d.what, long: true },
     { head: "Attempts", cell: (d) => String(d.attempt), minor: true },
-    { head: "Reason", cell: (d) => d.reason ?? "" },
+    { head: "Reason", cell: (d) => d.reason ?? "", long: true },
     { head: "", cell: (d) => requeueButton(d.path) },
   ], "");
 }
@@ -181,32 +180,96 @@ function drawDecisions(decisions) {
     { head: "Revision", cell: (d) => String(d.revision), minor: true },
     { head: "Route", cell: (d) => d.route },
     { head: "", cell: (d) => el("span", { className: `state ${d.matched ? "good" : "still"}` }, d.matched ? "yes" : "no") },
-    { head: "Reason", cell: (d) => d.reason },
+    { head: "Reason", cell: (d) => d.reason, long: true },
     { head: "When", cell: (d) => age(d.at), minor: true },
   ], "No study has been routed yet.");
 }
 
 function drawAsides(asides) {
   rows("asides", asides, [
-    { head: "Why", cell: (a) => `${a.reason}: ${a.detail}` },
+    { head: "Why", cell: (a) => `${a.reason}: ${a.detail}`, long: true },
     { head: "SOPInstanceUID", cell: (a) => uidText(a.sop_instance_uid) },
     { head: "From", cell: (a) => a.peer ?? "–", minor: true },
-    { head: "Path", cell: (a) => el("code", {}, a.path), minor: true },
+    { head: "Path", cell: (a) => el("code", {}, a.path), minor: true, long: true },
     { head: "When", cell: (a) => age(a.at) },
   ], "Nothing lies aside.");
 }
 
 // ---- one study ---------------------------------------------------------------------------------------------------
 
-function eventLine(event, start) {
+/** Events, each with how often it came in a row: hundreds of instances of one job go to one peer alike. */
+function inRuns(events) {
+  const runs = [];
+  for (const event of events) {
+    const what = JSON.stringify([event.subject, event.step, event.from_state, event.to_state, event.actor, event.detail]);
+    const last = runs.at(-1);
+    if (last?.what === what) Object.assign(last, { count: last.count + 1, until: event.at });
+    else runs.push({ what, event, count: 1, until: event.at });
+  }
+  return runs;
+}
+
+const timeOfDay = (at) => new Date(at).toISOString().slice(11, 23);
+
+function eventLine({ event, count, until }, start) {
+  const times = count > 1 ? `× ${count} ` : "";
   const move = [event.from_state, event.to_state].filter(Boolean).join(" → ");
-  const detail = Object.entries(event.detail).filter(([, value]) => value !== null)
-    .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") || "none" : value}`).join(" · ");
+  const said = Object.entries(event.detail).filter(([, value]) => value !== null)
+    .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") || "none" : value}`);
+  if (count > 1) said.unshift(`until ${timeOfDay(until)}`);
+  if (event.actor) said.push(`by ${event.actor}`);
   return el("li", {},
-    el("time", { dateTime: event.at, title: new Date(event.at).toLocaleString() }, event.at.slice(11, 23)),
+    el("time", { dateTime: event.at, title: new Date(event.at).toLocaleString() }, timeOfDay(event.at)),
     el("span", { className: "after" }, `+${span(secondsBetween(start, event.at))}`),
-    el("span", {}, `${event.subject} ${event.step} `, move ? el("span", { className: `state ${tone(event.to_state)}` }, move) : null),
-    detail || event.actor ? el("small", {}, [detail, event.actor && `by ${event.actor}`].filter(Boolean).join(" · ")) : null);
+    el("span", {}, `${event.subject} ${event.step} ${times}`, move ? el("span", { className: `state ${tone(event.to_state)}` }, move) : null),
+    said.length ? el("small", {}, said.join(" · ")) : null);
+}
+
+/** A measured value; UCUM's code for Hounsfield units is said as people say it. */
+const measured = (m) => (m ? `${Number(m.value.toPrecision(5))} ${m.unit.replace("[hnsf'U]", "HU")}` : "");
+const statements = (evaluations) => Object.entries(evaluations ?? {}).map(([name, value]) => `${name}: ${value}`).join(" · ");
+
+/** One line a region, one column a measurement, by the keys that the pipeline gave them. */
+function findingsTable(findings) {
+  const regions = Object.values(findings.regions ?? {});
+  if (!regions.length) return null;
+  const names = new Map(regions.flatMap((r) => Object.entries(r.measurements).map(([key, m]) => [key, m.name])));
+  const columns = [...names].map(([key, name]) => ({ head: name, cell: (r) => measured(r.measurements[key]) }));
+  if (regions.some((r) => statements(r.evaluations))) {
+    columns.push({ head: "Statements", cell: (r) => statements(r.evaluations), long: true });
+  }
+  return table([{ head: "Region", cell: (r) => r.label }, ...columns], regions);
+}
+
+function jobParts(job) {
+  const findings = job.findings ?? {};
+  const timings = Object.entries(job.timings ?? {}).map(([stage, s]) => `${stage} ${span(s)}`).join(" · ");
+  const lines = [timings, statements(findings.evaluations), ...(findings.notes ?? [])].filter(Boolean);
+  return [
+    el("h3", {}, `${job.model.name}@${job.model.version}, route ${job.route}, revision ${job.revision}`),
+    el("p", { className: "facts" }, stateText(job.state), job.reason ? ` · ${job.reason}` : ""),
+    ...lines.map((line) => el("p", { className: "facts" }, line)),
+    findingsTable(findings),
+  ];
+}
+
+/** Deliveries that stand alike, counted. */
+function deliveriesTable(deliveries) {
+  const alike = new Map();
+  for (const { peer, state, attempt, status, reason } of deliveries) {
+    const key = JSON.stringify([peer, state, attempt, status, reason]);
+    const line = alike.get(key) ?? { peer, state, attempt, status, reason, count: 0 };
+    alike.set(key, { ...line, count: line.count + 1 });
+  }
+  const hex = (status) => (status === null ? "–" : status.toString(16).toUpperCase().padStart(4, "0"));
+  return table([
+    { head: "To", cell: (d) => d.peer },
+    { head: "Instances", cell: (d) => String(d.count) },
+    { head: "State", cell: (d) => stateText(d.state) },
+    { head: "Attempt", cell: (d) => String(d.attempt), minor: true },
+    { head: "Status", cell: (d) => hex(d.status) },
+    { head: "Reason", cell: (d) => d.reason ?? "", long: true },
+  ], [...alike.values()]);
 }
 
 function studyParts(detail) {
@@ -214,25 +277,12 @@ function studyParts(detail) {
   const kept = `${study.instances} instances in ${series.length} series, ${bytes(series.reduce((n, s) => n + s.size, 0))}`;
   const parts = [
     el("p", { className: "facts" }, stateText(study.state), ` · revision ${study.revision} · ${kept} · from ${study.peer ?? "unknown"}`),
+    ...jobs.flatMap(jobParts),
+    ...(deliveries.length ? [el("h3", {}, "Deliveries"), deliveriesTable(deliveries)] : []),
     el("h3", {}, "Timeline (UTC)"),
-    el("ol", { className: "timeline" }, ...timeline.map((event) => eventLine(event, timeline[0].at))),
+    el("ol", { className: "timeline" }, ...inRuns(timeline).map((run) => eventLine(run, timeline[0].at))),
   ];
-  for (const job of jobs.filter((j) => j.reason || j.timings)) {
-    const timings = Object.entries(job.timings ?? {}).map(([stage, s]) => `${stage} ${span(s)}`).join(" · ");
-    parts.push(el("h3", {}, `${job.model.name}@${job.model.version}, revision ${job.revision}`),
-      el("p", { className: "facts" }, stateText(job.state), [job.reason, timings].filter(Boolean).map((t) => ` · ${t}`).join("")));
-  }
-  if (deliveries.length) {
-    parts.push(el("h3", {}, "Deliveries"), table([
-      { head: "SOPInstanceUID", cell: (d) => uidText(d.sop_instance_uid) },
-      { head: "To", cell: (d) => d.peer },
-      { head: "State", cell: (d) => stateText(d.state) },
-      { head: "Attempt", cell: (d) => String(d.attempt), minor: true },
-      { head: "Status", cell: (d) => (d.status === null ? "–" : d.status.toString(16).toUpperCase().padStart(4, "0")) },
-      { head: "Reason", cell: (d) => d.reason ?? "", minor: true },
-    ], deliveries));
-  }
-  return parts;
+  return parts.filter((part) => part !== null);
 }
 
 function drawStudy(detail) {

@@ -17,5 +17,5 @@ router = APIRouter(tags=["metrics"])
     responses={200: {"content": {"text/plain": {}}}},
 )
 def metrics(services: Services) -> Response:
-    """In the text format; the scrape needs the token (``authorization`` in the scrape configuration)."""
+    """In the text format; set the token under `authorization` in the scrape configuration."""
     return Response(services.metrics(), media_type=CONTENT_TYPE)

@@ -13,6 +13,7 @@ from pynetdicom import build_context, evt
 
 from node.dicom.stack import application_entity, send_at_once
 from node.domain.errors import InvalidInput, InvalidInstance, PeerUnreachable
+from node.domain.ids import UID_LENGTH
 from node.domain.part10 import HEAD_LIMIT, FileMeta, split
 from node.domain.peer import Peer
 
@@ -55,8 +56,7 @@ class StorageSender:
         readable: list[_Outgoing] = []
         for index, path in enumerate(files):
             try:
-                with path.open("rb") as file:
-                    readable.append(_Outgoing(index, path, split(file.read(HEAD_LIMIT))))
+                readable.append(_Outgoing(index, path, _meta(path)))
             except (OSError, InvalidInstance) as error:
                 on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
         for batch in _batches(readable):
@@ -120,6 +120,17 @@ class StorageSender:
         if association.is_established or association.rejected_contexts:
             return association
         raise PeerUnreachable(f"{_name(peer)}: {_why(association, peer, connected=bool(opened))}")
+
+
+def _meta(path: Path) -> FileMeta:
+    """Raises ``InvalidInstance`` where a UID is too long to be sent; what else is wrong with it the peer may judge."""
+    with path.open("rb") as file:
+        meta = split(file.read(HEAD_LIMIT))
+    if max(map(len, (meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid))) > UID_LENGTH:
+        raise InvalidInstance(
+            "file meta", f"has a UID of more than {UID_LENGTH} characters", "Give the object a new UID"
+        )
+    return meta
 
 
 def _batches(outgoing: Sequence[_Outgoing]) -> Iterator[list[_Outgoing]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Literal
 
 # What every LogRecord has; all else came by ``extra``.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -27,7 +26,7 @@ _QUIET = {
 }
 
 
-def configure(level: str = "info", format: Literal["text", "json"] = "text") -> None:
+def configure(level: str = "info", format: str = "text") -> None:
     """Replace the root logger's handlers by one on standard error.
 
     Args:

@@ -15,12 +15,12 @@ from node.domain.errors import AinodeError
 from node.domain.events import Event, Subject
 from node.domain.ids import job_id
 from node.domain.instance import Instance
-from node.domain.job import Job, JobState
+from node.domain.job import Job, JobState, JobStep
 from node.domain.model import ModelVersion
 from node.domain.route import NO_ROUTE, Decision, Route, decide
 from node.domain.study import Study, StudyState, StudyStep
 from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
-from node.services.steps import move_study
+from node.services.steps import move_job, move_study
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,34 @@ class Dispatch:
             taken = [d.route for d in decisions if d.matched]
             move_study(tx, study, StudyStep.ROUTE, now, {"routes": taken})
 
+    def renew(self) -> int:
+        """Replace queued jobs whose model version is no longer installed (the node was upgraded) by jobs of the version
+        that is; returns how many."""
+        with self._read() as tx:
+            queued = tx.jobs.latest(limit=10_000, state=JobState.QUEUED)
+        return sum(self._renew_one(job) for job in queued)
+
+    def _renew_one(self, job: Job) -> bool:
+        try:
+            model = self._models(job.model.name)
+        except AinodeError as error:
+            log.error("job %s: %s", job.id, error)
+            return False
+        if model == job.model:
+            return False
+        now = self._clock.now()
+        with self._write() as tx:
+            reason = f"{job.model.label} is no longer installed; {model.label} takes over"
+            move_job(tx, job, JobStep.CANCEL, now, reason=reason, finished_at=now)
+            self._queue(tx, self._job(job.study_uid, job.revision, job.route, job.send_to, model, now))
+        log.warning("job %s: %s", job.id, reason)
+        return True
+
+    def _queue(self, tx: UnitOfWork, job: Job) -> None:
+        if tx.jobs.get(job.id) is None:
+            tx.jobs.add(job)
+            tx.journal.add(_queued(job))
+
     def _attributes(self, instances: Iterable[Instance]) -> dict[str, Mapping[str, Sequence[str]]]:
         first: dict[str, Instance] = {}
         for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
@@ -101,33 +129,24 @@ class Dispatch:
         except AinodeError as error:
             log.error("route %s: pipeline %s: %s", route.name, route.pipeline, error)
             return Decision(study.study_uid, study.revision, route.name, False, f"{reason}; but {error}", at)
-        job = self._job(study, route, model, at)
-        if tx.jobs.get(job.id) is None:
-            tx.jobs.add(job)
-            tx.journal.add(_queued(job))
+        job = self._job(study.study_uid, study.revision, route.name, route.send_to, model, at)
+        self._queue(tx, job)
         return Decision(study.study_uid, study.revision, route.name, True, reason, at, job.id)
 
-    def _job(self, study: Study, route: Route, model: ModelVersion, at: datetime) -> Job:
+    def _job(
+        self, study_uid: str, revision: int, route: str, send_to: tuple[str, ...], model: ModelVersion, at: datetime
+    ) -> Job:
         identity = job_id(
             node=self._node,
-            study_uid=study.study_uid,
-            revision=study.revision,
-            route=route.name,
+            study_uid=study_uid,
+            revision=revision,
+            route=route,
             pipeline=model.name,
             version=model.version,
             digest=model.digest,
         )
         return Job(
-            id=identity,
-            study_uid=study.study_uid,
-            revision=study.revision,
-            route=route.name,
-            model=model,
-            send_to=route.send_to,
-            state=JobState.QUEUED,
-            attempt=0,
-            created_at=at,
-            not_before=at,
+            identity, study_uid, revision, route, model, send_to, JobState.QUEUED, 0, created_at=at, not_before=at
         )
 
 

@@ -21,11 +21,11 @@ from pipelines.registry import create
 log = logging.getLogger(__name__)
 
 
-def main(pipe: Connection, level: str, log_format: str) -> None:
+def main(pipe: Connection, parent: int, level: str, log_format: str) -> None:
     """Serve jobs until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends this process when it is done
     configure(level, log_format)
-    end_with_parent()
+    end_with_parent(parent)
     pipelines = _Pipelines()
     while True:
         try:

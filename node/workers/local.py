@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,10 +19,10 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 
 
-def _serve(pipe: Connection, level: str, log_format: str) -> None:
+def _serve(pipe: Connection, parent: int, level: str, log_format: str) -> None:
     from node.workers import child
 
-    child.main(pipe, level, log_format)
+    child.main(pipe, parent, level, log_format)
 
 
 class LocalEngine:
@@ -78,7 +79,9 @@ class LocalEngine:
         self.close()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, *self._log), name="ainode-run", daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, os.getpid(), *self._log), name="ainode-run", daemon=True
+        )
         self._process.start()
         theirs.close()  # so that its death reads as end of file here
         return self._pipe

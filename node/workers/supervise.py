@@ -27,7 +27,7 @@ class Supervised:
     def __init__(self, stage: str, config: Path | None) -> None:
         self._stage = stage
         options = ["--config", str(config)] if config else []
-        self._command = [sys.executable, "-m", "node", *options, stage, "--with-parent"]
+        self._command = [sys.executable, "-m", "node", *options, stage, "--with-parent", str(os.getpid())]
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._deaths = 0
@@ -74,9 +74,12 @@ class Supervised:
             self._process.wait()
 
 
-def end_with_parent() -> None:
-    """End this process when the one that started it dies: a parent that is killed cannot say so."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it dies: a parent that is killed cannot say so.
+
+    Args:
+        parent: its process id, told by itself: it may be dead before this process can ask who it was.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:

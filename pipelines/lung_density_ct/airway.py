@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from pipelines.lung_density_ct.morphology import Spacing, components
 
-# The trachea of an adult: 10 to 30 mm wide (Breatnach, AJR 1984); slices may cut it obliquely, children are smaller.
+# The trachea of an adult is 10 to 27 mm wide (Breatnach et al., AJR 1984;142:903); slices may cut it obliquely, and
+# children are smaller.
 _TRACHEA_AREA_MM2 = (30.0, 900.0)
 _TRACHEA_BELOW_HU = -800.0
 _FROM_MIDLINE_MM = 40.0
@@ -18,7 +19,7 @@ _MAX_ASPECT = 2.5
 _RUN_MM = 15.0  # a trachea goes on; a gas bubble in the oesophagus does not
 
 # Explosion control: raise the threshold until the tree bursts into the lung, and keep the last one before (Mori et al.,
-# IEEE Trans Med Imaging 2000;19:103). Trachea and bronchi down to the segments hold less than `_LARGEST_ML`.
+# CVRMed 1995, LNCS 905:542). Trachea and bronchi down to the segments hold less than `_LARGEST_ML`.
 _THRESHOLDS_HU = (-975.0, -960.0, -945.0, -930.0, -915.0, -900.0, -875.0, -850.0, -800.0, -750.0)
 _LARGEST_ML = 120.0
 _BURST = 2.0

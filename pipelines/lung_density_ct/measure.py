@@ -2,8 +2,8 @@
 
 LAA-950 is the share of lung voxels below (not at) −950 HU: the density mask of Müller et al. (Chest 1988;94:782) with
 the threshold that Gevenois et al. validated against pathology on thin slices (Am J Respir Crit Care Med 1995;152:653
-and 1996;154:187). Perc15 is the 15th percentile of the distribution of lung CT numbers (Dirksen et al., Am J Respir Crit
-Care Med 1999;160:1468; Parr et al., Respir Res 2008;9:21), here not corrected for lung volume.
+and 1996;154:187). Perc15 is the 15th percentile of the distribution of lung CT numbers (Dirksen et al., Am J Respir
+Crit Care Med 1999;160:1468; Parr et al., Respir Res 2008;9:21), here not corrected for lung volume.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _MEAN = Code("373098007", "SCT", "Mean")
 _LAA950 = Code("LAA-950", _SCHEME, "Share of lung below -950 HU (LAA-950)")
 _PERC15 = Code("PERC15", _SCHEME, "15th percentile of lung CT numbers (Perc15)")
 
-_ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
+_ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 _LUNG = Code("39607008", "SCT", "Lung")
 _LOW_ATTENUATION = Code("LOW-ATTENUATION", _SCHEME, "Lung below -950 HU")
 _LEFT = Code("7771000", "SCT", "Left")
 _RIGHT = Code("24028007", "SCT", "Right")
-_BOTH = Code("51440002", "SCT", "Right and left")
+_BOTH = Code("51440002", "SCT", "Bilateral")
 _YES = Code("373066001", "SCT", "Yes")
 _NO = Code("373067005", "SCT", "No")
 _WHOLE = Code("LUNGS-WHOLE", _SCHEME, "Lungs wholly within the scan")

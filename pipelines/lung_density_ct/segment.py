@@ -31,7 +31,8 @@ from pipelines.lung_density_ct.morphology import (
     steps,
 )
 
-# Half way between aerated lung and soft tissue: the usual border in densitometry (Kemerink et al., Eur Radiol 1998;8).
+# Half way between aerated lung and soft tissue: the usual border in densitometry (Kemerink et al., Med Phys
+# 1998;25:2432).
 AIR_BELOW_HU = -500.0
 # Vessels and small nodules surrounded by lung belong to it; larger consolidations and masses do not.
 LARGEST_HOLE_MM2 = 300.0

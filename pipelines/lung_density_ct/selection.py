@@ -2,8 +2,8 @@
 
 Excluded are: no CT, localizers, what makes no volume, coronal and sagittal planes, secondary reformats and projections,
 and stacks too short to hold a lung. Among the others `PREFERENCES` decide, the first that differs; densitometry wants
-thin slices and a smooth kernel without edge enhancement (Newell et al., Invest Radiol 2013;48:2), and contrast medium
-raises lung density.
+thin slices (Gevenois et al., Am J Respir Crit Care Med 1995;152:653) and a kernel without edge enhancement
+(Gallardo-Estrella et al., Eur Radiol 2016;26:478), and contrast medium raises lung density.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import gdcm
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -106,6 +105,8 @@ def _native(dataset: Dataset, index: int, name: str) -> Stored:
 
 def _dct_jpeg_12_bit(dataset: Dataset, index: int) -> Stored:
     """Lossy JPEG of more than 8 bits, by GDCM: pydicom declines it, but GDCM gives what DCMTK gives, bit for bit."""
+    import gdcm  # large, and hardly ever needed
+
     frames = int(dataset.get("NumberOfFrames", 1))
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(get_frame(dataset.PixelData, index, number_of_frames=frames))

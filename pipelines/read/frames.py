@@ -122,7 +122,10 @@ class _Elements:
         self._name = name
 
     def value(self, keyword: str) -> Any:
-        return next((item[keyword].value for item in self._items if keyword in item), None)
+        try:
+            return next((item[keyword].value for item in self._items if keyword in item), None)
+        except (ValueError, TypeError, NotImplementedError) as error:  # pydicom converts on first access
+            raise Refused("missing-geometry", f"{self._name}: {keyword} cannot be read: {error}") from error
 
     def text(self, keyword: str) -> str:
         value = self.value(keyword)

@@ -33,10 +33,11 @@ def read_volume(series: SeriesContent) -> Volume:
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         datasets = list(pool.map(read_instance, series.instances))
+        frames = [frame for dataset in datasets for frame in frames_of(dataset)]
         by_uid = {dataset.SOPInstanceUID: dataset for dataset in datasets}
         if len(by_uid) != len(datasets):
             raise Refused("duplicate-slices", f"{len(datasets)} instances share {len(by_uid)} SOPInstanceUID(s)")
-        ordered = stack([frame for dataset in datasets for frame in frames_of(dataset)])
+        ordered = stack(frames)
         voxels = np.empty((len(ordered.frames), *ordered.frames[0].shape), np.float32)
 
         def fill(k: int) -> None:

@@ -142,12 +142,13 @@ def test_echo(pacs: Pacs) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_sent(pacs: Pacs, tmp_path: Path) -> None:
-    files = made(tmp_path)
+    files = made(tmp_path, 4)
     files[0].unlink()
     files[1].write_text("text")
+    objects.write(files[2], replace(objects.incoming(), sop_instance_uid="1." * 40 + "1"))
     statuses = Statuses()
     SENDER.send(pacs.peer, files, statuses)
-    assert statuses.codes == [(0, 0x0117), (1, 0x0117), (2, 0)]
+    assert statuses.codes == [(0, 0x0117), (1, 0x0117), (2, 0x0117), (3, 0)]
     assert statuses[0][2].startswith("not sent: ")
 
 

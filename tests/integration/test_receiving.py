@@ -110,7 +110,7 @@ def digest_of(path: Path) -> str:
 def assert_same_content(sent: Path, kept: Path) -> None:
     """DCMTK writes group and sequence lengths anew, so what it sends is not byte for byte what it read."""
     before, after = pydicom.dcmread(sent), pydicom.dcmread(kept)
-    assert after.PixelData == before.PixelData, sent.name
+    assert after.get("PixelData") == before.get("PixelData"), sent.name
     assert {tag for tag in before.keys() - after.keys() if tag.element and tag != 0xFFFCFFFC} == set(), sent.name
     assert after.keys() <= before.keys(), sent.name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ def test_dispatching_the_same_revision_twice_gives_one_job(house: House) -> None
     house.dispatch.route()
     with house.database.read() as tx:
         assert [j.id for j in tx.jobs.of_study("1.2")] == [job.id]
+
+
+def test_after_an_upgrade_queued_jobs_get_the_installed_version(house: House) -> None:
+    old = house.settled_job()
+    assert house.dispatch.renew() == 0
+    newer = replace(MODEL, version="2.0", digest="b" * 64)
+    dispatch = Dispatch(
+        house.database.write, house.database.read, house.clock, house.files, [CHEST], lambda name: newer, node="2.25.1"
+    )
+    assert dispatch.renew() == 1
+    with house.database.read() as tx:
+        jobs = {j.model: j for j in tx.jobs.of_study("1.2")}
+    assert jobs[MODEL].state is JobState.CANCELLED
+    assert (jobs[newer].state, jobs[newer].route, jobs[newer].send_to) == (JobState.QUEUED, old.route, old.send_to)
+    assert dispatch.renew() == 0
 
 
 @pytest.mark.parametrize(

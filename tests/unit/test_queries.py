@@ -12,7 +12,7 @@ import pytest
 
 from node.domain.delivery import DeliveryState
 from node.domain.errors import IllegalStep, NotFound
-from node.domain.job import JobState
+from node.domain.job import JobOutput, JobState, Outcome
 from node.domain.study import StudyState
 from node.services.queries import as_json
 from tests.admin import DONE, FAILED, REFUSED, AdminHouse
@@ -127,7 +127,7 @@ def test_a_requeued_job_gets_all_its_attempts_and_the_event_says_who_asked(house
     event = house.queries.study(dead.study_uid).timeline[-1]
     assert (event.step, event.from_state, event.to_state) == ("requeue", "dead", "queued")
     assert event.actor == "api from 10.1.2.3"
-    assert house.worker(succeed).work()
+    assert house.worker(lambda job: JobOutput(Outcome.SUCCEEDED)).work()
     assert house.queries.job(dead.id).state is JobState.SUCCEEDED
 
 
@@ -143,7 +143,7 @@ def test_a_requeued_delivery_gets_its_whole_time_again(house: AdminHouse) -> Non
     house.sender.down, house.sender.status = False, lambda path: 0
     house.clock.tick(60)
     house.outbox().deliver()
-    assert house.queries.deliveries(limit=1, state=DeliveryState.DELIVERED)[0].id == dead.id
+    assert dead.id in [d.id for d in house.queries.deliveries(limit=9, state=DeliveryState.DELIVERED)]
 
 
 def test_only_what_is_dead_can_be_requeued(house: AdminHouse) -> None:

@@ -159,6 +159,11 @@ class TestWhatIsRefused:
             ("assemble:\n  quiet_seconds: .inf", 2, "assemble.quiet_seconds", "Write a number"),
             ("assemble:\n  quiet_seconds: inf", 2, "assemble.quiet_seconds", "finite"),
             ("api: 8080", 1, "api", "Write keys below it: host, port, token"),
+            ("peers: [PACS]", 1, "peers", "Write keys below it: NAME"),
+            ("peers:\n  PACS: PACS", 2, "peers.PACS", "Write keys below it: ae_title, host"),
+            ("routes:\n- {name: r, pipeline: p,\n   when: CT}", 3, "routes[0].when", "Write keys below it: NAME"),
+            ("routes: {name: r}", 1, "routes", "Write a list"),
+            ("? [a, b]\n: 1", 1, "?", "unknown key"),
             ("node:\n  port: 1\n  port: 2", 3, "node.port", "is there since line 2"),
             ("peers:\n  A: {ae_title: A, host: h}\n  A: {ae_title: B, host: h}", 3, "peers.A", "since line 2"),
             ("peers:\n  PACS: {ae_title: PACS, host: h, send: true}", 2, "peers.PACS", "Add the port"),
@@ -217,7 +222,9 @@ class TestWhatIsRefused:
             "line 10: routes[2].send_to[0]: peer CT1 is not one that we send to. Set peers.CT1.send to true" in message
         )
 
-    @pytest.mark.parametrize("text", ["- a\n- b", "just words", "node: [\n", "a: b: c", "node: {}\n---\nnode: {}"])
+    @pytest.mark.parametrize(
+        "text", ["- a\n- b", "just words", "node: [\n", "a: b: c", "node: {}\n---\nnode: {}", "a: &a [*a]"]
+    )
     def test_what_is_no_mapping(self, write: Any, text: str) -> None:
         assert "node.yaml" in refusal(write(text))
 

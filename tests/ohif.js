@@ -1,0 +1,73 @@
+// Opens a study in OHIF and uses the results as a radiologist does: the report's measurements, the segmentation, the
+// overlay beside the CT. Arguments: path of Chromium, URL, folder for screenshots, series numbers as JSON.
+// Prints what was seen as JSON.
+
+const { chromium } = require("playwright-core");
+
+const [executablePath, url, shots, numbers] = process.argv.slice(2);
+const series = JSON.parse(numbers);
+const PATIENCE = 60000;
+
+const FLAGS = [
+  "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
+  "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--disable-background-networking", "--disable-sync",
+  "--disable-component-update", "--no-first-run",
+];
+
+async function open(page, number) {
+  await page.getByText(`S:${number}`, { exact: true }).first().dblclick({ timeout: PATIENCE });
+}
+
+async function main() {
+  const browser = await chromium.launch({ executablePath, args: FLAGS });
+  const page = await browser.newPage({ viewport: { width: 1500, height: 900 } });
+  const seen = { errors: [] };
+  page.on("pageerror", (error) => seen.errors.push(String(error)));
+
+  await page.goto(url, { waitUntil: "domcontentloaded" });
+  await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
+  await page.getByText("Skip all").click({ timeout: 5000 }).catch(() => {});  // the tour of a first visit
+  seen.displaySets = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
+    .map((d) => ({ modality: d.Modality, description: d.SeriesDescription, images: d.numImageFrames || 0,
+                   unsupported: Boolean(d.unsupported) })));
+
+  await open(page, series.SR);
+  await page.waitForFunction(() => {
+    const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
+    return report && report.isLoaded && report.measurements.every((m) => m.loaded);
+  }, null, { timeout: PATIENCE }).catch(() => {});
+  seen.report = await page.evaluate(() => {
+    const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
+    return { loaded: report.isLoaded, measurements: (report.measurements || []).map((m) => ({
+      loaded: m.loaded, label: m.TrackingIdentifier, texts: (m.labels || []).map((l) => `${l.label} ${l.value}`) })) };
+  });
+  await page.waitForTimeout(3000);
+  await page.screenshot({ path: `${shots}/sr.png` });
+
+  await open(page, series.SEG);
+  await page.waitForFunction(() => window.services.segmentationService.getSegmentations().length > 0, null,
+    { timeout: PATIENCE }).catch(() => {});
+  await page.waitForTimeout(8000);
+  seen.segments = await page.evaluate(() => window.services.segmentationService.getSegmentations()
+    .flatMap((s) => Object.values(s.segments).map((x) => x.label)));
+  await page.screenshot({ path: `${shots}/seg.png` });
+
+  await open(page, series.SC);
+  const position = () => page.evaluate(() => {
+    const { activeViewportId } = window.services.viewportGridService.getState();
+    const viewport = window.services.cornerstoneViewportService.getCornerstoneViewport(activeViewportId);
+    return viewport ? viewport.getCurrentImageIdIndex() : null;
+  });
+  await page.waitForTimeout(6000);
+  seen.before = await position();
+  await page.mouse.move(850, 450);
+  for (let n = 0; n < 12; n += 1) { await page.mouse.wheel(0, 100); await page.waitForTimeout(200); }
+  await page.waitForTimeout(3000);
+  seen.after = await position();
+  await page.screenshot({ path: `${shots}/sc.png` });
+
+  await browser.close();
+  console.log(JSON.stringify(seen));
+}
+
+main().catch((error) => { console.error(error); process.exit(1); });

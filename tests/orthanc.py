@@ -1,0 +1,86 @@
+"""A real Orthanc as the PACS, on a folder and ports of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from tests import peers
+from tests.running import eventually, free_port
+
+
+class Orthanc:
+    """Orthanc with DICOMweb, on loopback; accepts every C-STORE."""
+
+    def __init__(self, root: Path) -> None:
+        programs = peers.orthanc()
+        self.port, self.http_port = free_port(), free_port()
+        self._root = root
+        config = root / "orthanc.json"
+        config.write_text(
+            json.dumps(
+                {
+                    "Name": "PACS",
+                    "StorageDirectory": str(root / "db"),
+                    "IndexDirectory": str(root / "db"),
+                    "Plugins": [str(programs.dicom_web)],
+                    "HttpPort": self.http_port,
+                    "RemoteAccessAllowed": False,
+                    "AuthenticationEnabled": False,
+                    "DicomPort": self.port,
+                    "DicomAet": "PACS",
+                    "DicomAlwaysAllowStore": True,
+                    "DicomCheckCalledAet": True,
+                    "DefaultEncoding": "Utf8",
+                    "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "WadoRoot": "/wado"},
+                }
+            )
+        )
+        self._command = [str(programs.program), str(config)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._root / "orthanc.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        eventually(self._answers, "Orthanc answers")
+
+    def _answers(self) -> bool:
+        try:
+            return "Version" in self.get("/system")
+        except (URLError, OSError):
+            return False
+
+    def stop(self) -> None:
+        """End it; what it stored stays."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+    def get(self, path: str) -> Any:
+        """Ask its REST API."""
+        return json.loads(self.raw(path))
+
+    def raw(self, path: str) -> bytes:
+        """Ask its REST API for bytes."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
+            body: bytes = answer.read()
+        return body
+
+    def download(self, folder: Path, *, leave_out: frozenset[str] = frozenset()) -> list[Path]:
+        """Write every instance of the archive, save those of some modalities, to a folder, as they are stored."""
+        paths = []
+        for series in self.get("/series?expand"):
+            modality = series["MainDicomTags"]["Modality"]
+            if modality in leave_out:
+                continue
+            for number, instance in enumerate(series["Instances"]):
+                path = folder / f"{modality}-{number:04d}.dcm"
+                path.write_bytes(self.raw(f"/instances/{instance}/file"))
+                paths.append(path)
+        return paths

@@ -1,0 +1,90 @@
+"""What Prometheus scrapes, read back with its own parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from node.domain.instance import Answer, Incoming
+from tests.admin import TOKEN, AdminHouse, serving
+from tests.house import CT, EXPLICIT
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[AdminHouse]:
+    house = AdminHouse(tmp_path)
+    yield house
+    house.close()
+
+
+def samples(text: str) -> Samples:
+    families = text_string_to_metric_families(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(house: AdminHouse, name: str, **labels: str) -> float | None:
+    return samples(house.metrics.render().decode()).get((name, frozenset(labels.items())))
+
+
+def test_gauges_show_what_the_store_holds(house: AdminHouse) -> None:
+    house.live()
+    assert value(house, "ainode_studies", state="routed") == 3
+    assert value(house, "ainode_jobs", state="dead") == 1
+    assert value(house, "ainode_deliveries", peer="PACS", state="delivered") == 2
+    assert value(house, "ainode_deliveries", peer="PACS", state="dead") == 1
+    assert value(house, "ainode_delivery_oldest_pending_seconds", peer="PACS") == 0
+    assert value(house, "ainode_instances") == 10
+    assert value(house, "ainode_aside_objects") == 1
+    assert value(house, "ainode_free_bytes") == 5_000_000_000
+    assert value(house, "ainode_build_info", version="0.1.0") == 1
+
+
+def test_a_state_without_anything_in_it_is_zero_and_not_absent(house: AdminHouse) -> None:
+    assert value(house, "ainode_jobs", state="dead") == 0
+    assert value(house, "ainode_deliveries", peer="PACS", state="dead") == 0
+
+
+def test_received_instances_count_by_peer_and_status(house: AdminHouse) -> None:
+    answers = iter([Answer(0x0000), Answer(0x0000), Answer(0xA700, "full")])
+    receive = house.metrics.counted(lambda incoming: next(answers))
+    for caller in ("SCANNER1", "SCANNER1", "SCANNER1"):
+        receive(Incoming(CT, "1.2.3", EXPLICIT, b"12345", caller))
+    assert value(house, "ainode_instances_received_total", peer="CT1", status="0000") == 2
+    assert value(house, "ainode_instances_received_total", peer="CT1", status="A700") == 1
+    assert value(house, "ainode_received_bytes_total", peer="CT1") == 15
+
+
+def test_strangers_share_one_label(house: AdminHouse) -> None:
+    receive = house.metrics.counted(lambda incoming: Answer(0x0000))
+    for caller in ("EVIL1", "EVIL2", "CT1", "PACS"):
+        receive(Incoming(CT, "1.2.3", EXPLICIT, b"", caller))
+    assert value(house, "ainode_instances_received_total", peer="other", status="0000") == 3
+    assert value(house, "ainode_instances_received_total", peer="PACS", status="0000") == 1
+    assert value(house, "ainode_instances_received_total", peer="EVIL1", status="0000") is None
+
+
+def test_rejected_associations_count_by_reason(house: AdminHouse) -> None:
+    house.metrics.rejected("EVIL", "AINODE", "calling AE title not recognised")
+    labels = {"reason": "calling AE title not recognised"}
+    assert value(house, "ainode_associations_rejected_total", **labels) == 1
+
+
+def test_two_registries_in_one_process_do_not_meet(house: AdminHouse, tmp_path: Path) -> None:
+    house.metrics.rejected("EVIL", "AINODE", "why")
+    (tmp_path / "other").mkdir()
+    other = AdminHouse(tmp_path / "other")
+    assert value(other, "ainode_associations_rejected_total", reason="why") is None
+    other.close()
+
+
+def test_a_scrape_over_http(house: AdminHouse) -> None:
+    with serving(house.app()) as url:
+        answer = httpx.get(f"{url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    assert samples(answer.text)["ainode_jobs", frozenset({("state", "running")})] == 0
