@@ -81,7 +81,10 @@ def _place(capture: Dataset, header: Dataset, place: Plane, frame_number: int | 
         source.ReferencedFrameNumber = frame_number
     source.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_FOR_PROCESSING)]
     capture.SourceImageSequence = [source]
-    capture.BodyPartExamined = header.get("BodyPartExamined", "")
+    if header.get("BodyPartExamined"):
+        capture.BodyPartExamined = header.BodyPartExamined
+    else:
+        capture.Laterality = ""  # type 2C: nobody knows whether the body part is a paired one (PS3.3 C.7.3.1)
     capture.PatientOrientation = ""
     capture.FrameOfReferenceUID = header.FrameOfReferenceUID
     capture.PositionReferenceIndicator = header.get("PositionReferenceIndicator", "")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 
-def largest_slice(mask: NDArray[np.bool_]) -> int:
-    """Index of the slice of ``mask`` (slices, rows, columns) with the largest cross-section."""
-    return int(np.argmax([np.count_nonzero(plane) for plane in mask]))
+def slices_to_show(masks: Sequence[NDArray[np.bool_]]) -> list[int]:
+    """For each mask (slices, rows, columns) the slice with its largest cross-section that no mask before it took.
+
+    Viewers write the numbers of a finding beside its outline: two findings on one slice are written over each other.
+    A mask that lies only on slices that are taken shares its largest one.
+    """
+    shown: list[int] = []
+    for mask in masks:
+        areas = np.array([np.count_nonzero(plane) for plane in mask])
+        free = areas.copy()
+        free[shown] = 0
+        shown.append(int(np.argmax(free if free.any() else areas)))
+    return shown
 
 
 def bounding_rectangle(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from highdicom.sr.enum import RelationshipTypeValues as Relationship
 from pydicom.dataset import Dataset
 
 from dicom_sr import codes
-from dicom_sr.outline import bounding_rectangle, largest_slice
+from dicom_sr.outline import bounding_rectangle, slices_to_show
 from dicom_sr.provenance import MANUFACTURER, algorithm, observer
 from dicom_sr.segmentation import segmented, tracking_uid
 from node.domain import finding
@@ -40,7 +40,7 @@ def build(
 ) -> sr.Comprehensive3DSR:
     """The report.
 
-    A region that has voxels gives two groups with one Tracking UID: a planar one with the place of its largest
+    A region that has voxels gives two groups with one Tracking UID: a planar one with the place of a large
     cross-section, without which viewers cannot show the finding, and one that carries what was measured and evaluated
     over all of its slices. A region without voxels has no place; its numbers are told in words.
 
@@ -55,14 +55,14 @@ def build(
     regions = [region for region in findings.regions if region.mask.any()]
     if not regions:
         raise InvalidInput("findings.regions", "no region has a voxel", "Refuse the study instead")
-    shown = {region.key: largest_slice(region.mask) for region in regions}
+    shown = slices_to_show([region.mask for region in regions])
     groups: list[_Group] = []
-    for region in regions:
+    for region, k in zip(regions, shown, strict=True):
         groups += [
-            _place_group(provenance, findings, region, shown[region.key]),
+            _place_group(provenance, findings, region, k),
             _measured_group(provenance, findings, region, segmentation),
         ]
-    library = {headers[k].SOPInstanceUID: headers[k] for k in sorted(set(shown.values()))}
+    library = {headers[k].SOPInstanceUID: headers[k] for k in sorted(set(shown))}
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer(provenance)),
         procedure_reported=codes.concept(findings.procedure),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -30,6 +29,7 @@ from node.services.dispatch import Dispatch
 from node.services.inbox import Inbox
 from node.services.receive import Receive
 from node.services.work import Work
+from node.stopping import Stop
 from node.workers.supervise import Supervised
 from pipelines.registry import model_version
 
@@ -161,7 +161,7 @@ def new_ticker(core: Core) -> Ticker:
     return Ticker(threads=len(senders(core)) + 3)
 
 
-def receive(core: Core, stop: threading.Event) -> None:
+def receive(core: Core, stop: Stop) -> None:
     """Run the receiver alone: receive, settle, route."""
     ticker = new_ticker(core)
     receiver = Receiver(core, core.metrics())
@@ -173,7 +173,7 @@ def receive(core: Core, stop: threading.Event) -> None:
     core.close()
 
 
-def deliver(core: Core, stop: threading.Event) -> None:
+def deliver(core: Core, stop: Stop) -> None:
     """Run the outboxes alone."""
     ticker = new_ticker(core)
     couriers(core, ticker)
@@ -183,7 +183,7 @@ def deliver(core: Core, stop: threading.Event) -> None:
     core.close()
 
 
-def api(core: Core, stop: threading.Event) -> None:
+def api(core: Core, stop: Stop) -> None:
     """Run the admin API alone."""
     from node.web import WebServer
 
@@ -194,7 +194,7 @@ def api(core: Core, stop: threading.Event) -> None:
     core.close()
 
 
-def work(core: Core, stop: threading.Event) -> None:
+def work(core: Core, stop: Stop) -> None:
     """Claim and run jobs until ``stop`` is set."""
     from node.workers.local import LocalEngine
 
@@ -229,7 +229,7 @@ def work(core: Core, stop: threading.Event) -> None:
         engine.close()
 
 
-def serve(core: Core, stop: threading.Event, *, ready: Callable[[], None] = lambda: None) -> None:
+def serve(core: Core, stop: Stop, *, ready: Callable[[], None] = lambda: None) -> None:
     """Run every stage until ``stop`` is set; the worker runs as a process of its own, so that torch stays out of here.
 
     Args:

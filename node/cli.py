@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +14,7 @@ import typer
 
 from node import __version__
 from node.domain.errors import AinodeError
+from node.stopping import Stop
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -80,11 +79,10 @@ def core() -> Core:
     return Core(settings(), Context.config)
 
 
-def _until_stopped(*, with_parent: int = 0) -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set, and with a parent its death too."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+def _until_stopped(*, with_parent: int = 0) -> Stop:
+    """What SIGTERM and Ctrl-C set; with a parent, its death ends this process too."""
+    stop = Stop()
+    stop.listen()
     if with_parent:
         from node.workers.supervise import end_with_parent
 

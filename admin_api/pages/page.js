@@ -47,6 +47,8 @@ function bytes(count) {
 
 const shortUid = (uid) => (uid.length > 14 ? `…${uid.slice(-12)}` : uid);
 const uidText = (uid) => (uid ? el("span", { className: "uid", title: uid }, shortUid(uid)) : "–");
+/** A text whose long UIDs are shortened; each keeps the whole as its title. */
+const withUids = (text) => el("span", {}, ...text.split(/(\d+(?:\.\d+){5,})/).map((part, n) => (n % 2 ? uidText(part) : part)));
 const tone = (state) => Object.keys(TONES).find((t) => TONES[t].includes(state)) ?? "still";
 const stateText = (state) => el("span", { className: `state ${tone(state)}` }, state);
 const secondsBetween = (from, to) => (Date.parse(to) - Date.parse(from)) / 1000;
@@ -140,7 +142,7 @@ function drawJobs(jobs) {
     { head: "Model", cell: (j) => modelText(j.model), long: true },
     { head: "Attempt", cell: (j) => String(j.attempt), minor: true },
     { head: "Took", cell: duration },
-    { head: "Reason", cell: (j) => j.reason ?? "", minor: true, long: true },
+    { head: "Reason", cell: (j) => withUids(j.reason ?? ""), minor: true, long: true },
     { head: "Created", cell: (j) => age(j.created_at), minor: true },
   ], "No job yet: a job is created when a study has settled and a route takes it.");
 }
@@ -169,7 +171,7 @@ function drawDead(jobs, deliveries) {
     { head: "Study", cell: (d) => studyLink(d.study_uid) },
     { head: "What", cell: (d) => d.what, long: true },
     { head: "Attempts", cell: (d) => String(d.attempt), minor: true },
-    { head: "Reason", cell: (d) => d.reason ?? "", long: true },
+    { head: "Reason", cell: (d) => withUids(d.reason ?? ""), long: true },
     { head: "", cell: (d) => requeueButton(d.path) },
   ], "");
 }
@@ -180,7 +182,7 @@ function drawDecisions(decisions) {
     { head: "Revision", cell: (d) => String(d.revision), minor: true },
     { head: "Route", cell: (d) => d.route },
     { head: "", cell: (d) => el("span", { className: `state ${d.matched ? "good" : "still"}` }, d.matched ? "yes" : "no") },
-    { head: "Reason", cell: (d) => d.reason, long: true },
+    { head: "Reason", cell: (d) => withUids(d.reason), long: true },
     { head: "When", cell: (d) => age(d.at), minor: true },
   ], "No study has been routed yet.");
 }
@@ -222,7 +224,7 @@ function eventLine({ event, count, until }, start) {
     el("time", { dateTime: event.at, title: new Date(event.at).toLocaleString() }, timeOfDay(event.at)),
     el("span", { className: "after" }, `+${span(secondsBetween(start, event.at))}`),
     el("span", {}, `${event.subject} ${event.step} ${times}`, move ? el("span", { className: `state ${tone(event.to_state)}` }, move) : null),
-    said.length ? el("small", {}, said.join(" · ")) : null);
+    said.length ? el("small", {}, withUids(said.join(" · "))) : null);
 }
 
 /** A measured value; UCUM's code for Hounsfield units is said as people say it. */
@@ -244,12 +246,12 @@ function findingsTable(findings) {
 function jobParts(job) {
   const findings = job.findings ?? {};
   const timings = Object.entries(job.timings ?? {}).map(([stage, s]) => `${stage} ${span(s)}`).join(" · ");
-  const lines = [timings, statements(findings.evaluations), ...(findings.notes ?? [])].filter(Boolean);
+  const lines = [statements(findings.evaluations), ...(findings.notes ?? []), timings && `Took: ${timings}`];
   return [
     el("h3", {}, `${job.model.name}@${job.model.version}, route ${job.route}, revision ${job.revision}`),
-    el("p", { className: "facts" }, stateText(job.state), job.reason ? ` · ${job.reason}` : ""),
-    ...lines.map((line) => el("p", { className: "facts" }, line)),
+    el("p", { className: "facts" }, stateText(job.state), job.reason ? withUids(` · ${job.reason}`) : null),
     findingsTable(findings),
+    ...lines.filter(Boolean).map((line) => el("p", { className: "facts" }, line)),
   ];
 }
 
@@ -268,7 +270,7 @@ function deliveriesTable(deliveries) {
     { head: "State", cell: (d) => stateText(d.state) },
     { head: "Attempt", cell: (d) => String(d.attempt), minor: true },
     { head: "Status", cell: (d) => hex(d.status) },
-    { head: "Reason", cell: (d) => d.reason ?? "", long: true },
+    { head: "Reason", cell: (d) => withUids(d.reason ?? ""), long: true },
   ], [...alike.values()]);
 }
 

@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 _VERIFICATION = "1.2.840.10008.1.1"
 MAX_PDU = 131072
 
+# How long a connection may wait before it asks for an association (PS3.8 9.1.5). Short, because it takes the place of
+# one, and load balancers and scanners connect without ever asking.
+ARTIM_SECONDS = 10.0
+
 # A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, by the service user, and why.
 _PERMANENT, _SERVICE_USER = 1, 1
 _CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = 3, 7
@@ -57,6 +61,7 @@ class StorageSCP:
         self._allowed_callers = allowed_callers
         self._on_reject = on_reject
         self._ae = application_entity(ae_title, max_pdu=MAX_PDU, timeout=timeout)
+        self._ae.acse_timeout = ARTIM_SECONDS
         self._ae.maximum_associations = max_associations
         self._ae.add_supported_context(_VERIFICATION)
         self._server: Any = None
@@ -93,10 +98,12 @@ class StorageSCP:
             return
         server.shutdown()
         deadline = time.monotonic() + grace
-        while (running := server.active_associations) and time.monotonic() < deadline:
+        while (running := _established(server)) and time.monotonic() < deadline:
             time.sleep(0.05)
         for association in running:
             association.abort()
+        for association in server.active_associations:
+            association.kill()  # a connection that never asked for an association has nothing to be told
         self._address = (self._address[0], int(server.server_address[1]))
 
     def _admit(self, event: evt.Event) -> None:
@@ -132,3 +139,7 @@ class StorageSCP:
         if answer.comment:
             response.ErrorComment = answer.comment
         return response
+
+
+def _established(server: Any) -> list[Any]:
+    return [association for association in server.active_associations if association.is_established]

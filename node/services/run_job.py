@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
@@ -85,7 +86,7 @@ def _run(job: JobInput, pipeline: Pipeline, read: ReadVolume, stage: Stages) -> 
     volume = read(selection.series)
     stage("load")
     pipeline.load(job.device)
-    findings = pipeline.analyse(volume, stage)
+    findings = replace(pipeline.analyse(volume, stage), series_notes=selection.not_taken)
     stage("compose")
     headers = _headers(volume, selection.series)
     results = write(compose(job.provenance, findings, headers), job.out_dir)

@@ -8,7 +8,7 @@ from monai.transforms.post.array import FillHoles
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipelines.lung_density_ct.morphology import Spacing, components
+from pipelines.lung_density_ct.morphology import Spacing, components, plain
 
 # The trachea of an adult is 10 to 27 mm wide (Breatnach et al., AJR 1984;142:903); slices may cut it obliquely, and
 # children are smaller.
@@ -38,11 +38,10 @@ def trachea_seed(
     candidates = fits[labels]
     run = max(2, round(_RUN_MM / spacing[0]))
     downwards = range(hu.shape[0]) if affine[2, 0] < 0 else range(hu.shape[0] - 1, -1, -1)
-    order = list(downwards)
     chain: list[int] = []
     shared: NDArray[np.bool_] | None = None
     # The intersection over the run stays inside the lumen and cannot drift into something else.
-    for k in order:
+    for k in downwards:
         overlap = candidates[k] if shared is None else shared & candidates[k]
         if overlap.any():
             chain.append(k)
@@ -95,5 +94,4 @@ def grow_airway(hu: torch.Tensor, inside: torch.Tensor, seed: NDArray[np.bool_],
             volume = grown_ml
         airway = tree | seed
     # Noise leaves holes in the lumen that the threshold cannot reach.
-    filled: torch.Tensor = FillHoles(connectivity=1)(torch.from_numpy(airway)[None])[0]
-    return filled.bool().to(hu.device)
+    return plain(FillHoles(connectivity=1)(torch.from_numpy(airway)[None])[0]).to(hu.device)

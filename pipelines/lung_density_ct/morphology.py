@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from monai.utils.type_conversion import convert_to_tensor
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
@@ -21,6 +22,12 @@ def steps(length_mm: float, spacing: Spacing) -> tuple[int, int, int]:
     """``length_mm`` in voxels along each axis, rounded."""
     z, y, x = (round(length_mm / s) for s in spacing)
     return z, y, x
+
+
+def plain(mask: torch.Tensor) -> torch.Tensor:
+    """A mask from a MONAI transform as a bool tensor without metadata, which costs time in every later step."""
+    converted: torch.Tensor = convert_to_tensor(mask, dtype=torch.bool, track_meta=False)
+    return converted
 
 
 def dilate(mask: torch.Tensor, reach: tuple[int, int, int]) -> torch.Tensor:

@@ -28,6 +28,7 @@ from pipelines.lung_density_ct.morphology import (
     enclosed_in_plane,
     erode,
     grow_apart,
+    plain,
     steps,
 )
 
@@ -79,14 +80,14 @@ def segment(volume: Volume, device: torch.device) -> Lungs:
     """
     hu = _prepare(volume, device)
     coarse = _coarse(hu, volume)
-    inside = _inside_body(coarse)
-    seed = trachea_seed(coarse.hu, inside, coarse.affine, coarse.spacing)
-    airway = torch.zeros_like(inside)
+    body = _body(coarse)
+    seed = trachea_seed(coarse.hu, body.opened, coarse.affine, coarse.spacing)
+    airway = torch.zeros_like(body.opened)
     if seed is not None:
-        tree = grow_airway(coarse.hu, inside, seed, coarse.voxel_ml)
+        tree = grow_airway(coarse.hu, body.opened, seed, coarse.voxel_ml)
         airway = dilate(tree, steps(_AIRWAY_RIM_MM, coarse.spacing))
-    lungs = _lung_parts((coarse.hu < AIR_BELOW_HU) & inside & ~airway, coarse)
-    left, right = _sides(lungs, inside, coarse)
+    lungs = _lung_parts(body, airway, coarse)
+    left, right = _sides(lungs, body.opened, coarse)
     # One coarse voxel more on each side: a coarse voxel on the border may be tissue on average and hold lung voxels.
     left, right = grow_apart(left, right, ~airway)
     airway_fine = _fine(airway, coarse, volume)
@@ -131,25 +132,43 @@ def _fine(mask: torch.Tensor, coarse: _Coarse, volume: Volume) -> torch.Tensor:
     return mask[:z, :y, :x]
 
 
-def _inside_body(coarse: _Coarse) -> torch.Tensor:
-    """The body with all that it encloses; without the table and the air around.
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """The inside of the body, twice.
 
-    Slice by slice, because the lungs of a scan that starts or ends within them are open to the outside in 3D.
+    ``opened``: thin parts were taken off first, so the table is surely not in it, but a thin chest wall may have been
+    opened too, and that slice of lung lost. ``closed``: nothing was taken off, so air inside a table that touches the
+    body is in it. Trust a part of ``closed`` when most of it lies in ``opened``.
     """
+
+    opened: torch.Tensor
+    closed: torch.Tensor
+
+
+def _body(coarse: _Coarse) -> _Body:
+    """The body with all that it encloses, slice by slice.
+
+    Not in 3D, because the lungs of a scan that starts or ends within them are open to the outside there.
+    """
+    tissue = coarse.hu >= AIR_BELOW_HU
     _, rows, columns = steps(_BODY_OPENING_MM, coarse.spacing)
     reach = (0, max(1, rows), max(1, columns))
-    tissue = dilate(erode(coarse.hu >= AIR_BELOW_HU, reach), reach)
-    if not tissue.any():
-        raise Refused("no-lungs", "the volume holds no body: no tissue above -500 HU")
-    body = KeepLargestConnectedComponent(connectivity=1)(tissue[None])[0].bool()
-    return body | enclosed_in_plane(body, float("inf"), coarse.spacing)
+    insides = []
+    for mask in (dilate(erode(tissue, reach), reach), tissue):
+        if not mask.any():
+            raise Refused("no-lungs", f"the volume holds no body: no tissue above {AIR_BELOW_HU:.0f} HU")
+        largest = plain(KeepLargestConnectedComponent(connectivity=1)(mask[None])[0])
+        insides.append(largest | enclosed_in_plane(largest, float("inf"), coarse.spacing))
+    return _Body(*insides)
 
 
-def _lung_parts(air: torch.Tensor, coarse: _Coarse) -> torch.Tensor:
+def _lung_parts(body: _Body, airway: torch.Tensor, coarse: _Coarse) -> torch.Tensor:
     """Air-filled parts inside the body that may be lung: large enough, and not plain gas."""
+    air = (coarse.hu < AIR_BELOW_HU) & body.closed & ~airway
     labels, sizes = components(air)
-    gas = np.bincount(labels.ravel(), (coarse.hu < _GAS_BELOW_HU).cpu().numpy().ravel(), len(sizes))
-    lung = (sizes * coarse.voxel_ml >= _SMALLEST_PART_ML) & (gas <= _GAS_SHARE * sizes)
+    gas = _count(labels, coarse.hu < _GAS_BELOW_HU)
+    surely_inside = _count(labels, body.opened)
+    lung = (sizes * coarse.voxel_ml >= _SMALLEST_PART_ML) & (gas <= _GAS_SHARE * sizes) & (surely_inside > 0.5 * sizes)
     lung[0] = False
     found_ml = float(sizes[lung].sum()) * coarse.voxel_ml
     if found_ml < _SMALLEST_LUNGS_ML:
@@ -167,22 +186,31 @@ def _sides(lungs: torch.Tensor, inside: torch.Tensor, coarse: _Coarse) -> tuple[
     """
     x = _patient_x(coarse)
     midline = x[inside].median()
-    to_left = (x > midline).cpu().numpy()
+    to_left = x > midline
     for length in _SPLIT_MM:
         core = erode(lungs, steps(length, coarse.spacing))
         labels, sizes = components(core)
-        share = np.bincount(labels.ravel(), to_left.ravel(), len(sizes)) / np.maximum(sizes, 1)
+        share = _count(labels, to_left) / np.maximum(sizes, 1)
         large = sizes * coarse.voxel_ml >= _SMALLEST_PART_ML
         large[0] = False
         spans = large & (share > _BOTH_SIDES) & (share < 1 - _BOTH_SIDES)
         if not spans.any():
             break
     # A part that spans the midline to the end is one lung that has crossed it: it goes to its larger side.
-    nearest = ndimage.distance_transform_edt(
-        ~large[labels], sampling=coarse.spacing, return_distances=False, return_indices=True
-    )
-    on_left = torch.from_numpy((share >= 0.5)[labels][tuple(nearest)]).to(lungs.device)
-    return lungs & on_left, lungs & ~on_left
+    on_left = (share >= 0.5)[labels]
+    eroded = lungs.cpu().numpy() & ~large[labels]
+    if eroded.any():
+        nearest = ndimage.distance_transform_edt(
+            ~large[labels], sampling=coarse.spacing, return_distances=False, return_indices=True
+        )
+        on_left = on_left[tuple(nearest)]
+    left = lungs & torch.from_numpy(on_left).to(lungs.device)
+    return left, lungs & ~left
+
+
+def _count(labels: NDArray[np.int32], mask: torch.Tensor) -> NDArray[np.int64]:
+    """How many voxels of each label lie in ``mask``."""
+    return np.bincount(labels.ravel(), mask.cpu().numpy().ravel()).astype(np.int64)
 
 
 def _patient_x(coarse: _Coarse) -> torch.Tensor:

@@ -65,9 +65,7 @@ def test_an_unknown_order_is_named(tmp_path: Path) -> None:
 def test_dciodvfy_finds_no_error(tmp_path: Path, multiframe: bool, signed: bool) -> None:
     options = SeriesOptions(multiframe=multiframe, signed=signed, varying_rescale=True)
     path = write_series(tiny_phantom(), tmp_path, options)[0]
-    answer = subprocess.run(
-        [peers.program("dciodvfy"), path], capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run([peers.program("dciodvfy"), path], capture_output=True, text=True, check=False)
     said = answer.stdout + answer.stderr
     assert ("EnhancedCTImage" if multiframe else "CTImage") in said
     assert "Error" not in said, said

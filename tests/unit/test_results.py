@@ -16,6 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from dicom_sr.check import check
 from dicom_sr.check_content import concept, content, groups, tracking_uid
 from dicom_sr.compose import compose, write
+from dicom_sr.outline import bounding_rectangle, slices_to_show
 from node.domain.errors import InvalidInput
 from node.domain.model import ModelVersion, Qualification
 from tests import builders_results as build
@@ -80,6 +81,21 @@ def test_the_coordinates_of_the_report_hit_the_planted_ball(orientation: str, mu
     position = np.array(header.ImagePositionPatient, float)
     found = position + place[:3, 1] * row + place[:3, 2] * column
     assert np.linalg.norm(found - case.centre) < min(build.SPACING)
+
+
+def test_findings_are_shown_on_slices_of_their_own() -> None:
+    case = build.case()
+    ball = case.findings.regions[1].mask
+    flat = np.zeros_like(ball)
+    flat[5] = ball[5]
+    assert slices_to_show([ball, ball, ball]) == [5, 4, 6]
+    assert slices_to_show([flat, ball, flat]) == [5, 4, 5]
+
+
+def test_the_rectangle_runs_along_the_outer_edges() -> None:
+    mask = np.zeros((10, 20), bool)
+    mask[2, 7] = mask[4, 11] = True
+    assert bounding_rectangle(mask).tolist() == [[7, 2], [12, 2], [12, 5], [7, 5], [7, 2]]
 
 
 def test_captures_lie_on_the_planes_of_their_sources() -> None:

@@ -152,11 +152,15 @@ def test_rgb_among_ct_is_a_reason(tmp_path: Path) -> None:
     assert _refusal(paths).code == "not-monochrome"
 
 
-@pytest.mark.parametrize("kernel", ["B70f", "B50f", "I70f\\3", "Bl57d", "BONE", "LUNG", "D", "FC51", "FC30", "BONEPLUS"])
+@pytest.mark.parametrize(
+    "kernel", ["B70f", "B50f", "I70f\\3", "Bl57d", "BONE", "LUNG", "D", "FC51", "FC30", "BONEPLUS"]
+)
 def test_sharp_kernels(kernel: str) -> None:
     assert is_sharp(kernel)
 
 
-@pytest.mark.parametrize("kernel", ["", "B30f", "B35f", "Br40d", "I31f\\2", "STANDARD", "SOFT", "B", "C", "FC01", "FC18"])
+@pytest.mark.parametrize(
+    "kernel", ["", "B30f", "B35f", "Br40d", "I31f\\2", "STANDARD", "SOFT", "B", "C", "FC01", "FC18"]
+)
 def test_smooth_kernels(kernel: str) -> None:
     assert not is_sharp(kernel)

@@ -37,9 +37,7 @@ def _refusal(paths: list[Path]) -> Refused:
 @pytest.mark.parametrize("order", ["position", "reversed", "shuffled"])
 @pytest.mark.parametrize("multiframe", [False, True])
 @pytest.mark.parametrize("signed", [False, True])
-def test_voxels_and_places_are_those_of_the_phantom(
-    tmp_path: Path, order: str, multiframe: bool, signed: bool
-) -> None:
+def test_voxels_and_places_are_those_of_the_phantom(tmp_path: Path, order: str, multiframe: bool, signed: bool) -> None:
     phantom = tiny_phantom(**oblique(20))
     options = SeriesOptions(order=order, multiframe=multiframe, signed=signed, varying_rescale=True)
     volume = _read(write_series(phantom, tmp_path, options))

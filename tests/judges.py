@@ -1,0 +1,92 @@
+"""Judges of result objects that know nothing of the node: dicom3tools, DCMTK and PixelMed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+from pydicom import dcmread
+
+from dicom_sr.check_content import concept
+from tests import peers
+
+# What dciodvfy says of sound results, and why it does not count.
+WAIVED = {
+    r"DeviceUID.*not present in standard": "IHE AIR asks for it in ContributingEquipmentSequence; the tool is older",
+    r"(FrameOfReferenceUID|Image(Position|Orientation)Patient|PositionReferenceIndicator|SliceThickness).*"
+    r"not present in standard": "a secondary capture may carry its plane since PS3.3 2019; the tool is older",
+    r"CodingScheme(Designator|UID).*Unrecognized defined term": "private schemes are declared, not known to the tool",
+    r"Laterality.*only permitted to be empty when actually unknown": "the source does not name its body part",
+    r"needed to build DICOMDIR": "the source leaves the element empty, and identity is never made up",
+}
+
+_VALIDATOR = """
+import com.pixelmed.validate.DicomSRValidator;
+
+public class Judge {
+    public static void main(String[] files) throws Exception {
+        DicomSRValidator validator = new DicomSRValidator();
+        validator.setOptionCheckTemplateID(true);
+        validator.setOptionCheckContentItemOrder(true);
+        for (String file : files) {
+            for (String line : validator.validate(file).split("\\n")) {
+                System.out.println(file + "|" + line);
+            }
+        }
+    }
+}
+"""
+
+
+def dciodvfy(path: Path) -> list[str]:
+    """Errors and warnings about ``path`` that are not waived."""
+    said = _run([str(peers.program("dciodvfy")), "-new", str(path)])
+    lines = [line for line in said.splitlines() if line.startswith(("Error", "Warning"))]
+    return [line for line in lines if not any(re.search(pattern, line) for pattern in WAIVED)]
+
+
+def dsrdump(path: Path) -> list[str]:
+    """Errors that DCMTK's parser of structured reports finds."""
+    said = _run([str(peers.program("dsrdump")), str(path)])
+    return [line for line in said.splitlines() if line.startswith(("E:", "F:"))]
+
+
+def pixelmed(report: Path, work: Path) -> list[str]:
+    """Errors of PixelMed's SR validator about ``report``, group by group.
+
+    The validator takes one template for all measurement groups of a document, so each group is judged in a copy of its
+    own. Its style sheets need larger limits than Java gives them.
+    """
+    found = peers.pixelmed()
+    (work / "Judge.java").write_text(_VALIDATOR)
+    subprocess.run([str(found.javac), "-cp", str(found.jar), "-d", str(work), str(work / "Judge.java")], check=True)
+    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprGrp", "ExprOp", "TotalOp")]
+    classpath = os.pathsep.join((str(found.jar), str(work)))
+    files = [str(path) for path in one_report_a_group(report, work)]
+    said = _run([str(found.java), "-Xmx2600m", "-Xss64m", *limits, "-cp", classpath, "Judge", *files])
+    assert said.count("IOD validation complete") == len(files), said[-2000:]
+    lines = [line.split("|", 1)[-1] for line in said.splitlines()]
+    return [line for line in lines if line.startswith("Error") or "illegal" in line]
+
+
+def one_report_a_group(report: Path, folder: Path) -> Sequence[Path]:
+    """Copies of ``report`` in ``folder``, each with one of its measurement groups."""
+    whole = dcmread(report)
+    where = next(n for n, item in enumerate(whole.ContentSequence) if concept(item) == "126010")
+    paths = []
+    for n, group in enumerate(whole.ContentSequence[where].ContentSequence):
+        part = deepcopy(whole)
+        part.ContentSequence[where].ContentSequence = [deepcopy(group)]
+        paths.append(folder / f"group{n}.dcm")
+        part.save_as(paths[-1])
+    return paths
+
+
+def _run(command: list[str]) -> str:
+    """What a judge says; its exit status says no more than that."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    return done.stdout + done.stderr
