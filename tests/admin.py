@@ -20,7 +20,7 @@ from node.domain.peer import Peer
 from node.observe.metrics import Metrics
 from node.services.queries import NodeFacts, Queries
 from node.services.requeue import Requeue
-from tests.house import CHEST, MODEL, PACS, House, succeed
+from tests.house import CHEST, MODEL, PACS, House, everything, succeed
 
 TOKEN = "a-token-for-tests-only"
 VERSION = "0.1.0"
@@ -78,7 +78,7 @@ class AdminHouse(House):
         self.worker(succeed).work()
         self.sender.status = lambda path: 0xC000 if path.name.startswith("2.25.3") else 0
         self.clock.tick(2)
-        self.outbox().deliver()
+        everything(self.outbox())
         self.job_of(FAILED)
         self.worker(_fail).work()
         self.job_of(REFUSED)

@@ -53,13 +53,14 @@ class Deliver:
         self._retry_max = retry_max
         self._give_up = give_up
         self._batch = batch
-        self._failures = 0
+        self._proven, self._failures = False, 0
         self._pause_until = datetime.min.replace(tzinfo=UTC)
 
     def deliver(self) -> int:
         """Send one batch; returns how many deliveries were claimed.
 
-        While the peer cannot be reached one delivery alone is tried, with growing pauses; the others wait unclaimed.
+        Until the peer has proved to be there one delivery alone is tried, with growing pauses while it is not; the
+        others wait unclaimed, so that an outage of days leaves no heap of attempts behind.
         """
         now = self._clock.now()
         if now < self._pause_until:
@@ -70,7 +71,7 @@ class Deliver:
                 owner=self._owner,
                 now=now,
                 lease=self._lease,
-                limit=1 if self._failures else self._batch,
+                limit=self._batch if self._proven else 1,
             )
         if not claimed:
             return 0
@@ -82,10 +83,10 @@ class Deliver:
                 [self._files.absolute(d.path) for d in claimed],
                 lambda index, status, comment: self._answered(open_, index, status, comment),
             )
-            self._failures = 0
+            self._proven, self._failures = True, 0
         except PeerUnreachable as error:
             reason = str(error)
-            self._failures += 1
+            self._proven, self._failures = False, self._failures + 1
             wait = backoff(self._failures, base=self._retry, cap=self._retry_max)
             self._pause_until = self._clock.now() + wait
             log.warning("peer %s: %s; next try in %.0f s", self._peer.name, reason, wait.total_seconds())

@@ -138,7 +138,7 @@ class Queries:
                 deliveries=tx.deliveries.counts(),
                 oldest_pending={p: (now - at).total_seconds() for p, at in tx.deliveries.oldest_pending().items()},
                 instances=tx.instances.count(),
-                asides=len(tx.instances.aside_paths()),
+                asides=tx.instances.count_asides(),
                 free_bytes=self._facts.free_bytes(),
             )
 

@@ -86,6 +86,10 @@ class InstanceRepository:
             chosen = chosen.where(AsideRow.study_uid == study_uid)
         return [build(Aside, row, reason=AsideReason(row.reason)) for row in self._session.exec(chosen)]
 
+    def count_asides(self) -> int:
+        """How many objects lie aside."""
+        return self._session.exec(select(func.count()).select_from(AsideRow)).one()
+
     def aside_paths(self) -> set[str]:
         """Every path aside that a row points to."""
         return set(self._session.exec(select(AsideRow.path)))
