@@ -46,13 +46,13 @@ def compose(provenance: Provenance, findings: Findings, headers: Sequence[Datase
     results: list[Dataset] = []
     segments = segmentation.build(provenance, findings, sources, series_number=next(numbers))
     if segments is not None:
-        stamp(segments, who, provenance, what=f"{what} segmentation")
+        stamp(segments, who, provenance, what=f"Segments {what}")
         results.append(segments)
     for picture in capture.build(provenance, findings, sources, places, series_number=next(numbers)):
-        stamp(picture, who, provenance, what=f"{what} overlay")
+        stamp(picture, who, provenance, what=f"Overlay {what}")
         results.append(picture)
     document = report.build(provenance, findings, sources, segments, series_number=next(numbers))
-    stamp(document, who, provenance, what=f"{what} report")
+    stamp(document, who, provenance, what=f"Report {what}")
     return [*results, document]
 
 

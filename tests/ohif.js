@@ -18,6 +18,13 @@ async function open(page, number) {
   await page.getByText(`S:${number}`, { exact: true }).first().dblclick({ timeout: PATIENCE });
 }
 
+// The active viewport goes to the middle of its stack, where there is something to see.
+const toMiddle = (page) => page.evaluate(() => {
+  const { activeViewportId } = window.services.viewportGridService.getState();
+  const viewport = window.services.cornerstoneViewportService.getCornerstoneViewport(activeViewportId);
+  return viewport.setImageIdIndex ? viewport.setImageIdIndex(Math.floor(viewport.getImageIds().length / 2)) : null;
+});
+
 async function main() {
   const browser = await chromium.launch({ executablePath, args: FLAGS });
   const page = await browser.newPage({ viewport: { width: 1500, height: 900 } });
@@ -27,6 +34,7 @@ async function main() {
   await page.goto(url, { waitUntil: "domcontentloaded" });
   await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
   await page.getByText("Skip all").click({ timeout: 5000 }).catch(() => {});  // the tour of a first visit
+  await page.getByText("Confirm and hide").click({ timeout: 5000 }).catch(() => {});
   seen.displaySets = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
     .map((d) => ({ modality: d.Modality, description: d.SeriesDescription, images: d.numImageFrames || 0,
                    unsupported: Boolean(d.unsupported) })));
@@ -47,7 +55,9 @@ async function main() {
   await open(page, series.SEG);
   await page.waitForFunction(() => window.services.segmentationService.getSegmentations().length > 0, null,
     { timeout: PATIENCE }).catch(() => {});
-  await page.waitForTimeout(8000);
+  await page.waitForTimeout(5000);
+  await toMiddle(page);
+  await page.waitForTimeout(5000);
   seen.segments = await page.evaluate(() => window.services.segmentationService.getSegmentations()
     .flatMap((s) => Object.values(s.segments).map((x) => x.label)));
   await page.screenshot({ path: `${shots}/seg.png` });
@@ -59,6 +69,8 @@ async function main() {
     return viewport ? viewport.getCurrentImageIdIndex() : null;
   });
   await page.waitForTimeout(6000);
+  await toMiddle(page);
+  await page.waitForTimeout(3000);
   seen.before = await position();
   await page.mouse.move(850, 450);
   for (let n = 0; n < 12; n += 1) { await page.mouse.wheel(0, 100); await page.waitForTimeout(200); }

@@ -30,15 +30,15 @@ _HU = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 _PERCENT = Code("%", "UCUM", "Percent")
 _VOLUME = Code("118565006", "SCT", "Volume")
 _VOXEL_SUM = Code("126030", "DCM", "Sum of segmented voxel method for volume")
-_ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
-_MEAN = Code("373098007", "SCT", "Mean")
-_LAA950 = Code("LAA-950", _SCHEME, "Share of lung below -950 HU (LAA-950)")
-_PERC15 = Code("PERC15", _SCHEME, "15th percentile of lung CT numbers (Perc15)")
+_MEAN_ATTENUATION = Code("112181", "DCM", "Mean Attenuation Coefficient")
+# No standard scheme has a code for these two; the name that radiologists know comes first, as viewers cut it.
+_LAA950 = Code("LAA-950", _SCHEME, "LAA-950 (share of lung below -950 HU)")
+_PERC15 = Code("PERC15", _SCHEME, "Perc15 (15th percentile of CT numbers)")
 
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 _LUNG = Code("39607008", "SCT", "Lung")
-_LOW_ATTENUATION = Code("LOW-ATTENUATION", _SCHEME, "Lung below -950 HU")
+_LUCENCY = Code("112084", "DCM", "Lucency")
 _LEFT = Code("7771000", "SCT", "Left")
 _RIGHT = Code("24028007", "SCT", "Right")
 _BOTH = Code("51440002", "SCT", "Bilateral")
@@ -124,7 +124,7 @@ def _lung(
         colour=colour,
         measurements=(
             Measurement("volume_ml", _VOLUME, numbers.volume_ml, _ML, method=_VOXEL_SUM),
-            Measurement("mean_hu", _ATTENUATION, numbers.mean_hu, _HU, derivation=_MEAN),
+            Measurement("mean_hu", _MEAN_ATTENUATION, numbers.mean_hu, _HU),
             Measurement("laa950_percent", _LAA950, numbers.laa950_percent, _PERCENT, digits=2),
             Measurement("perc15_hu", _PERC15, numbers.perc15_hu, _HU),
         ),
@@ -139,7 +139,7 @@ def _low_attenuation(mask: NDArray[np.bool_], volume: Volume) -> Region:
         label="Low attenuation (below -950 HU)",
         mask=mask,
         category=_ABNORMAL,
-        type=_LOW_ATTENUATION,
+        type=_LUCENCY,
         site=_LUNG,
         laterality=_BOTH,
         colour=(255, 220, 60),

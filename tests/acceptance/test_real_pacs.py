@@ -89,7 +89,7 @@ def test_dciodvfy_and_dsrdump_find_no_error(returned: Round, tmp_path: Path) -> 
 
 def test_pixelmed_finds_no_error(returned: Round, tmp_path: Path) -> None:
     report = next(p for p in returned.results if p.name.startswith("SR"))
-    assert judges.pixelmed([report], tmp_path) == []
+    assert judges.pixelmed(report, tmp_path) == []
 
 
 def test_ohif_shows_the_report_the_segments_and_the_overlay(returned: Round, tmp_path: Path) -> None:
