@@ -32,8 +32,8 @@ _VOLUME = Code("118565006", "SCT", "Volume")
 _VOXEL_SUM = Code("126030", "DCM", "Sum of segmented voxel method for volume")
 _MEAN_ATTENUATION = Code("112181", "DCM", "Mean Attenuation Coefficient")
 # No standard scheme has a code for these two; the name that radiologists know comes first, as viewers cut it.
-_LAA950 = Code("LAA-950", _SCHEME, "LAA-950 (share of lung below -950 HU)")
-_PERC15 = Code("PERC15", _SCHEME, "Perc15 (15th percentile of CT numbers)")
+_LAA950 = Code("LAA-950", _SCHEME, "LAA-950 (below -950 HU)")
+_PERC15 = Code("PERC15", _SCHEME, "Perc15 (15th percentile)")
 
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
