@@ -1,15 +1,17 @@
 """The composition root: builds every object from the settings, starts the stages and stops them.
 
-Start: the schema, then what a crash left behind (rows rebuilt from disk, leases of dead processes), then the receiver,
-then everything that only reads what it wrote. Stop, in this order: the receiver (nothing new is acknowledged), the
-inbox (rows of what was), the ticker (settling, routing, delivering), the worker (its job goes back to the queue), the
-API last, so that an administrator can watch. Each may die at any point instead: the next start does the same work.
+Start: the schema, then what a crash left behind (leases of dead processes), then the receiver, and beside it rows for
+what lies on disk without one; then everything that only reads what it wrote. Stop, in this order: the receiver (nothing
+new is acknowledged), the inbox (rows of what was), the ticker (settling, routing, delivering), the worker (its job goes
+back to the queue), the API last, so that an administrator can watch. Each may die at any point instead: the next start
+does the same work.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -28,6 +30,7 @@ from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.inbox import Inbox
 from node.services.receive import Receive
+from node.services.recover import Recover
 from node.services.work import Work
 from node.stopping import Stop
 from node.workers.supervise import Supervised
@@ -107,7 +110,6 @@ class Receiver:
         """
         self._core.files.sweep()
         recover = self._core.recover()
-        recover.index(self._assemble)
         recover.leases()
         self._dispatch.renew()
         self._inbox.start()
@@ -118,8 +120,20 @@ class Receiver:
             raise InvalidSettings(
                 "node.port", f"cannot listen on {at}: {error.strerror}", "Choose a free one"
             ) from None
+        self._rebuilding = threading.Thread(target=self._rebuild, args=(recover,), name="rebuild", daemon=True)
+        self._core.checks.append(
+            lambda: "the index is being rebuilt from disk" if self._rebuilding.is_alive() else None
+        )
+        self._rebuilding.start()
         ticker.every(_TICK, "settle", self._settle)
         ticker.every(_RECOVER_EVERY, "recover", recover.leases)
+
+    def _rebuild(self, recover: Recover) -> None:
+        """Beside the receiver, because a large archive takes minutes to walk through."""
+        try:
+            recover.index(self._assemble)
+        except Exception:
+            log.exception("the index could not be rebuilt from disk; the next start tries again")
 
     def _settle(self) -> None:
         self._assemble.settle()

@@ -54,25 +54,22 @@ class Recover:
         self._attempts = attempts
 
     def index(self, assemble: Assemble) -> int:
-        """Give a row to everything on disk that has none; returns how many there were."""
-        with self._read() as tx:
-            known = tx.instances.paths() | tx.instances.aside_paths()
-        missing = self._rebuilt(known)
+        """Give a row to everything on disk that has none, also while objects arrive; returns how many there were."""
         count = 0
-        while batch := list(islice(missing, _BATCH)):
-            assemble.index(batch)
-            count += len(batch)
+        for paths, read in (
+            (iter(self._files.all_instances()), self._read_kept),
+            (iter(self._files.all_asides()), self._read_aside),
+        ):
+            while chunk := list(islice(paths, _BATCH)):
+                with self._read() as tx:
+                    known = tx.instances.indexed(chunk)
+                missing = [thing for path in chunk if path not in known for thing in self._try(read, path)]
+                if missing:
+                    assemble.index(missing)
+                count += len(missing)
         if count:
             log.warning("indexed %d objects that were kept on disk but had no row", count)
         return count
-
-    def _rebuilt(self, known: set[str]) -> Iterator[Instance | Aside]:
-        for path in self._files.all_instances():
-            if path not in known:
-                yield from self._try(self._read_kept, path)
-        for path in self._files.all_asides():
-            if path not in known:
-                yield from self._try(self._read_aside, path)
 
     def _try(self, read: Callable[[str], Instance] | Callable[[str], Aside], path: str) -> Iterator[Instance | Aside]:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlmodel import Session
 
-from node.domain.errors import InvalidSettings
+from node.domain.errors import InvalidSettings, Unavailable
 from node.ports import UnitOfWork
 from node.store.deliveries import DeliveryRepository
 from node.store.instances import InstanceRepository
@@ -56,7 +56,11 @@ class SqlUnitOfWork:
 
 
 class Database:
-    """A database by its SQLAlchemy URL (SQLite or PostgreSQL)."""
+    """A database by its SQLAlchemy URL (SQLite or PostgreSQL).
+
+    Raises:
+        Unavailable: the driver of that database is not installed.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -124,7 +128,10 @@ def _sqlite(url: str) -> Engine:
 
 
 def _other(url: str) -> Engine:
-    return create_engine(url, pool_pre_ping=True)
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"database.url needs the module {error.name!r}: install ainode[postgres]") from None
 
 
 def _schema_of(connection: Connection) -> str | None:

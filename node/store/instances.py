@@ -56,9 +56,14 @@ class InstanceRepository:
         chosen = select(InstanceRow).where(InstanceRow.job_id == job_id)
         return [_instance(row) for row in self._session.exec(chosen)]
 
-    def paths(self) -> set[str]:
-        """Every path that a row points to."""
-        return set(self._session.exec(select(InstanceRow.path)))
+    def indexed(self, paths: Iterable[str]) -> set[str]:
+        """Those of the given paths that a row points to, an instance's or an aside's."""
+        wanted = list(paths)
+        found: set[str] = set()
+        for chunk in (wanted[start : start + _CHUNK] for start in range(0, len(wanted), _CHUNK)):
+            for column in (InstanceRow.path, AsideRow.path):
+                found.update(self._session.exec(select(column).where(col(column).in_(chunk))))
+        return found
 
     def is_result_series(self, series_uid: str) -> bool:
         """Whether a series is one that this node made."""
@@ -89,7 +94,3 @@ class InstanceRepository:
     def count_asides(self) -> int:
         """How many objects lie aside."""
         return self._session.exec(select(func.count()).select_from(AsideRow)).one()
-
-    def aside_paths(self) -> set[str]:
-        """Every path aside that a row points to."""
-        return set(self._session.exec(select(AsideRow.path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,25 @@ def test_the_pacs_is_down_for_a_while(node: RunningNode, pacs: Sink, study: list
     pacs.start()
     results_are_there_once(node, pacs, tmp_path)
     assert set(pacs.stored.values()) == {1}
+
+
+def test_a_dead_peer_delays_nobody_else(pacs: Sink, study: list[Path], tmp_path: Path) -> None:
+    """The dead one is the worst kind: it takes the connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        peers = {
+            "CT1": {"ae_title": "CT1", "host": "127.0.0.1", "receive": True},
+            "DEAD": {"ae_title": "DEAD", "host": "127.0.0.1", "port": mute.getsockname()[1], "send": True},
+            "PACS": {"ae_title": "PACS", "host": "127.0.0.1", "port": pacs.port, "send": True},
+        }
+        route = {"name": "chest-ct", "pipeline": "lung_density_ct", "send_to": ["DEAD", "PACS"]}
+        node = RunningNode(tmp_path, pacs_port=pacs.port, peers=peers, routes=[route]).start()
+        try:
+            send(node, study)
+            eventually(lambda: len(pacs.stored) == SLICES + 2, "the living peer has everything", seconds=60)
+            waiting = {d.state.value for d in node.rows()[2] if d.peer == "DEAD"}
+            assert waiting <= {"pending", "sending"}
+        finally:
+            node.close()
 
 
 def test_own_results_that_come_back_are_recognised(

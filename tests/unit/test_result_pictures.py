@@ -81,7 +81,7 @@ def report() -> Dataset:
 
 def test_text_says_what_was_found(report: Dataset) -> None:
     said = text(report)
-    assert said.startswith("AI Ball report RESEARCH\n=====")
+    assert said.startswith("AI Report Ball RESEARCH\n=====")
     assert said.count("Volume") == 3
     assert "Share of the whole  12.35 %" in said
     assert "Roundness: Yes" in said

@@ -243,7 +243,7 @@ def test_a_product_says_neither_research_nor_a_warning(tmp_path: Path) -> None:
     files = case.written(tmp_path, product)
     assert check([f.path for f in files], case.headers, case.findings) == []
     report = dcmread(files[-1].path)
-    assert report.SeriesDescription == "AI Ball report"
+    assert report.SeriesDescription == "AI Report Ball"
     assert not [i for i in content(report) if i.ValueType == "TEXT" and "diagnostic" in i.TextValue]
 
 
