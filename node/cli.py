@@ -91,11 +91,11 @@ def _until_stopped(*, with_parent: int = 0) -> Stop:
 
 
 @app.command()
-def serve() -> None:
+def serve(*, with_parent: WithParent = 0) -> None:
     """Run the node: receiver, worker, delivery, admin API."""
     from node.app import serve as run
 
-    stop = _until_stopped()
+    stop = _until_stopped(with_parent=with_parent)
     run(core(), stop, ready=lambda: logging.getLogger("node").info("ainode %s is ready", __version__))
 
 

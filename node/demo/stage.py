@@ -73,7 +73,7 @@ def staged(out: Path) -> Iterator[Stage]:
     log = out / "node.log"
     environ = {k: v for k, v in os.environ.items() if not k.startswith("AINODE_")}
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "node", "--config", str(config), "serve"]
+        command = [sys.executable, "-m", "node", "--config", str(config), "serve", "--with-parent", str(os.getpid())]
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environ, start_new_session=True)  # noqa: S603
     try:
         url = f"http://127.0.0.1:{api_port}"
