@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,7 @@ class Core:
         self.started_at = datetime.now(UTC)
         self.clock = SystemClock()
         self.data_dir = settings.node.data_dir.absolute()
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)  # it holds patients' images
         self.files = DiskFiles(self.data_dir, min_free_bytes=settings.node.min_free_mb * _MIB)
         self.database = Database(database_url(settings))
         self.database.prepare()
@@ -67,13 +69,15 @@ class Core:
         (self.data_dir / "api.token").unlink(missing_ok=True)
 
     def _once(self, name: str, make: Callable[[], str]) -> str:
+        """A secret of the data directory; of several processes that make it at once, one wins and all read that one."""
         path = self.data_dir / name
-        try:
-            with path.open("x") as file:
-                path.chmod(0o600)
-                file.write(make() + "\n")
-        except FileExistsError:
-            pass
+        if not path.exists():
+            mine = self.data_dir / f".{name}.{uuid.uuid4().hex}"
+            mine.touch(mode=0o600)
+            mine.write_text(make() + "\n")
+            with suppress(FileExistsError):
+                os.link(mine, path)
+            mine.unlink()
         return path.read_text().strip()
 
     def provenance(self, job: Job, started_at: datetime) -> Provenance:
