@@ -11,7 +11,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, evt
 
-from node.dicom.stack import application_entity, send_at_once
+from node.dicom.stack import application_entity, keep_answers, send_at_once
 from node.domain.errors import InvalidInput, InvalidInstance, PeerUnreachable
 from node.domain.ids import UID_LENGTH
 from node.domain.part10 import HEAD_LIMIT, FileMeta, split
@@ -118,6 +118,7 @@ class StorageSender:
         except OSError as error:
             raise PeerUnreachable(f"{_name(peer)}: {error}") from error
         if association.is_established or association.rejected_contexts:
+            keep_answers(association)
             return association
         raise PeerUnreachable(f"{_name(peer)}: {_why(association, peer, connected=bool(opened))}")
 

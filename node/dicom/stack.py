@@ -49,3 +49,20 @@ def send_at_once(event: evt.Event) -> None:
     """For ``EVT_CONN_OPEN``: a command and its answer are small, and waiting to fill a segment costs 40 ms each."""
     association: Any = event.assoc
     association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def keep_answers(association: Any) -> None:
+    """Give an answer that pynetdicom's reactor thread took by mistake back to the thread that waits for it.
+
+    As requestor, pynetdicom pauses its reactor before it sends a request, but takes the reactor's last pause for the new
+    one now and then; the reactor then takes the answer, finds no use for it and drops it, and the request times out.
+    """
+    serve = association._serve_request
+
+    def serve_or_give_back(message: Any, context_id: int) -> None:
+        if message.is_valid_request:
+            serve(message, context_id)
+        else:
+            association.dimse.msg_queue.put((context_id, message))
+
+    association._serve_request = serve_or_give_back

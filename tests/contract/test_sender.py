@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pynetdicom import build_context
 
 from node.dicom.scp import StorageSCP
 from node.dicom.scu import StorageSender
@@ -267,3 +268,29 @@ def test_what_was_answered_stands_when_the_association_breaks(tmp_path: Path) ->
     assert statuses.codes == [(0, 0)]
     hang.set()
     scp.stop()
+
+
+def test_an_answer_that_the_reactor_took_is_given_back(tmp_path: Path) -> None:
+    """pynetdicom's reactor takes an answer now and then, drops it, and the request would time out."""
+    from pynetdicom import AE
+    from pynetdicom.dimse_primitives import C_ECHO
+
+    from node.dicom.stack import keep_answers
+
+    sink = Sink("PACS", 0, tmp_path)
+    sink.start()
+    ae = AE("AINODE")
+    association = ae.associate("127.0.0.1", sink.port, [build_context("1.2.840.10008.1.1")], ae_title="PACS")
+    try:
+        keep_answers(association)
+        association._reactor_checkpoint.clear()  # the reactor itself stays out of this
+        answer = C_ECHO()
+        answer.MessageIDBeingRespondedTo = 1
+        answer.Status = 0
+        association._serve_request(answer, 1)
+        assert association.dimse.get_msg(block=True) == (1, answer)
+        association._reactor_checkpoint.set()
+        assert association.send_c_echo().Status == 0
+    finally:
+        association.release()
+        sink.stop()
