@@ -54,8 +54,8 @@ def send_at_once(event: evt.Event) -> None:
 def keep_answers(association: Any) -> None:
     """Give an answer that pynetdicom's reactor thread took by mistake back to the thread that waits for it.
 
-    As requestor, pynetdicom pauses its reactor before it sends a request, but takes the reactor's last pause for the new
-    one now and then; the reactor then takes the answer, finds no use for it and drops it, and the request times out.
+    As requestor, pynetdicom pauses its reactor before it sends a request, but takes the reactor's last pause for the
+    new one now and then; the reactor then takes the answer and drops it, and the request times out.
     """
     serve = association._serve_request
 
