@@ -4,15 +4,17 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # Further words for pytest, for instance PYTEST_ARGS="tests/unit -k settings".
 PYTEST_ARGS ?=
+# Further words for the bench, for instance BENCH_ARGS=--quick.
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check clean
+.PHONY: help setup demo serve test check bench-ingest clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(STAMP) ## Make .venv and install everything pinned into it; does nothing when it is up to date
 
@@ -38,6 +40,9 @@ check: $(STAMP) ## The gate: format, lint, strict types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-ingest: $(STAMP) ## Measure receiving beside DCMTK, Orthanc and stock pynetdicom; half an hour
+	$(BIN)/python bench/ingest.py $(BENCH_ARGS)
 
 clean: ## Remove the environment and everything generated; received data (data_dir) stays
 	rm -rf .venv .cache build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -10,8 +10,9 @@ from typing import cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.settings import ConditionSettings, PeerSettings, Problem, RouteSettings, Settings, did_you_mean
+from config.settings import ConditionSettings, PeerSettings, RouteSettings, Settings
 from config.source import CONFIG_VARIABLE, Location, override, read_file
+from config.values import Problem, did_you_mean
 
 DEFAULT_FILE = Path("node.yaml")
 _SECRETS: frozenset[Location] = frozenset({("api", "token"), ("database", "url")})

@@ -6,105 +6,50 @@ this module. A model that exists is valid: also across sections (``send_to`` nam
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
-from pydicom.datadict import dictionary_VR, keyword_dict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from node.domain.errors import InvalidInput
-from node.domain.ids import checked_ae_title
+from config import certificates
+from config.values import (
+    CIDR,
+    AETitle,
+    Count,
+    DatabaseURL,
+    Keyword,
+    ListenPort,
+    Name,
+    Number,
+    OneOrMore,
+    Pattern,
+    Port,
+    Positive,
+    Problem,
+    Subject,
+    Text,
+    Words,
+    did_you_mean,
+    refuse,
+)
 from node.domain.model import Qualification
 from node.domain.peer import Peer
 from node.domain.route import Condition, Operator, Route
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong at one place of the tree, and what mends it. ``path`` is relative to where it was found."""
-
-    path: tuple[str | int, ...]
-    problem: str
-    fix: str
-
-
-def _refuse(*problems: Problem) -> PydanticCustomError:
-    """The error of a validator; ``config.load`` turns each problem into a line that names its place."""
-    text = "; ".join(f"{p.problem}. {p.fix}" for p in problems)
-    return PydanticCustomError("refused", "{text}", {"text": text, "problems": problems})
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """``Did you mean X?`` where a known word is close to ``word``."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
-    return f"Did you mean {close[0]}?" if close else None
-
-
-def _ae_title(value: str) -> str:
-    try:
-        return checked_ae_title(value)
-    except InvalidInput as error:
-        raise _refuse(Problem((), error.problem, error.fix)) from None
-
-
-def _keyword(value: str) -> str:
-    if value not in keyword_dict:
-        fix = did_you_mean(value, keyword_dict) or "Write the keyword as PS3.6 has it, for instance BodyPartExamined"
-        raise _refuse(Problem((), f"{value!r} is no keyword of the DICOM dictionary", fix))
-    vr = dictionary_VR(value)
-    if vr == "SQ" or vr.startswith("O"):
-        raise _refuse(Problem((), f"{value} has VR {vr} and cannot be compared", "Choose an attribute with text in it"))
-    return value
-
-
-def _pattern(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        fix = "Write a Python regular expression, in single quotes"
-        raise _refuse(Problem((), f"{value!r} is no regular expression: {error}", fix)) from None
-    return value
-
-
-def _number(value: str) -> str:
-    try:
-        finite = math.isfinite(float(value))
-    except ValueError:
-        finite = False
-    if not finite:
-        raise _refuse(Problem((), f"{value!r} is no number", "Write a number"))
-    return value
-
-
-def _database_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("sqlite:///", "postgresql+psycopg://")):
-        fix = "Begin with sqlite:/// or postgresql+psycopg://"
-        raise _refuse(Problem((), "names no database that the node knows", fix))
-    return value
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Keyword = Annotated[str, AfterValidator(_keyword)]
-# No "@" and no spaces: a name stands where AE@host:port may stand, in paths and in metric labels.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
-Text = Annotated[str, Field(min_length=1)]
-Words = Annotated[tuple[Text, ...], Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-ListenPort = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Section(BaseModel):
     """Frozen, and refuses what it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Sync(StrEnum):
+    """When what is received is durable."""
+
+    INSTANCE = "instance"  # before it is answered
+    NONE = "none"  # when the kernel has written it
 
 
 class NodeSettings(Section):
@@ -119,8 +64,39 @@ class NodeSettings(Section):
     data_dir: Path = Path("var")
     name: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]+$", max_length=16)] = "ainode"
     min_free_mb: Annotated[int, Field(ge=0)] = 2048
+    max_object_mb: Count = 4096
+    sync: Sync = Sync.INSTANCE
     max_associations: Count = 16
     accept_unknown_peers: bool = False
+
+
+class TlsSettings(Section):
+    """DICOM over TLS (PS3.15 annex B.12), for what comes in and for peers with ``tls: true``. PEM files; all or none.
+
+    With them the DICOM port speaks TLS alone.
+    """
+
+    cert: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+    require_client_certificate: bool = True
+
+    @model_validator(mode="after")
+    def _files_are_good(self) -> Self:
+        if self.cert is None and self.key is None and self.ca is None:
+            return self
+        problems = [
+            Problem((name,), "is not set, and other files of the section are", "Set cert, key and ca, or none of them")
+            for name, path in (("cert", self.cert), ("key", self.key), ("ca", self.ca))
+            if path is None
+        ]
+        if self.cert is not None and self.key is not None and self.ca is not None:
+            problems = [
+                Problem((key,), said, fix) for key, said, fix in certificates.problems(self.cert, self.key, self.ca)
+            ]
+        if problems:
+            raise refuse(*problems)
+        return self
 
 
 class ApiSettings(Section):
@@ -132,15 +108,16 @@ class ApiSettings(Section):
 
 
 class AssembleSettings(Section):
-    """When a study settles."""
+    """When a study settles: by evidence as soon as there is some, else by quiet time."""
 
     quiet_seconds: Positive = 10
+    evidence: bool = True
 
 
 class DatabaseSettings(Section):
     """An SQLAlchemy URL, or None for SQLite in the data directory (see ``database_url``)."""
 
-    url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
+    url: DatabaseURL | None = None
 
 
 class PeerSettings(Section):
@@ -151,14 +128,22 @@ class PeerSettings(Section):
     port: Port | None = None
     receive: bool = False
     send: bool = False
+    query: bool = False
     quiet_seconds: Positive | None = None
     max_pdu: Annotated[int, Field(ge=4096)] = 131072
     timeout_seconds: Positive = 30
+    networks: OneOrMore[CIDR] = ()
+    certificate_subjects: OneOrMore[Subject] = ()
+    max_associations: Count | None = None
+    tls: bool = False
 
     @model_validator(mode="after")
-    def _send_needs_a_port(self) -> Self:
-        if self.send and self.port is None:
-            raise _refuse(Problem((), "send is true but there is no port", "Add the port that this peer listens on"))
+    def _what_is_called_needs_a_port(self) -> Self:
+        for name, wanted in (("send", self.send), ("query", self.query)):
+            if wanted and self.port is None:
+                raise refuse(
+                    Problem((), f"{name} is true but there is no port", "Add the port that this peer listens on")
+                )
         return self
 
 
@@ -168,10 +153,10 @@ class ConditionSettings(Section):
     equals: str | None = None
     in_: Annotated[Words | None, Field(alias="in")] = None
     not_in: Words | None = None
-    matches: Annotated[str, AfterValidator(_pattern)] | None = None
+    matches: Pattern | None = None
     exists: bool | None = None
-    min: Annotated[str, AfterValidator(_number)] | None = None
-    max: Annotated[str, AfterValidator(_number)] | None = None
+    min: Number | None = None
+    max: Number | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -186,7 +171,7 @@ class ConditionSettings(Section):
     def _wants_something(self) -> Self:
         if not self.operands():
             fix = "Write a value, a list, or one of " + ", ".join(o.value for o in Operator)
-            raise _refuse(Problem((), "the condition is empty", fix))
+            raise refuse(Problem((), "the condition is empty", fix))
         return self
 
     def operands(self) -> dict[Operator, tuple[str, ...]]:
@@ -231,7 +216,7 @@ class DeliverSettings(Section):
     def _cap_is_above_base(self) -> Self:
         if self.retry_max_seconds < self.retry_seconds:
             fix = "Raise retry_max_seconds or lower retry_seconds"
-            raise _refuse(Problem(("retry_max_seconds",), "is less than retry_seconds", fix))
+            raise refuse(Problem(("retry_max_seconds",), "is less than retry_seconds", fix))
         return self
 
 
@@ -252,6 +237,7 @@ class Settings(Section):
     """The whole tree."""
 
     node: NodeSettings = NodeSettings()
+    tls: TlsSettings = TlsSettings()
     api: ApiSettings = ApiSettings()
     assemble: AssembleSettings = AssembleSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -265,8 +251,10 @@ class Settings(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         problems = [*_repeated_routes(self.routes), *_bad_destinations(self.routes, self.peers)]
+        if self.tls.cert is None:
+            problems += _wants_tls(self.peers)
         if problems:
-            raise _refuse(*problems)
+            raise refuse(*problems)
         return self
 
 
@@ -286,6 +274,13 @@ def _bad_destinations(routes: tuple[RouteSettings, ...], peers: Mapping[str, Pee
                 yield Problem(path, f"no peer is named {name}", did_you_mean(name, peers) or known)
             elif not peers[name].send:
                 yield Problem(path, f"peer {name} is not one that we send to", f"Set peers.{name}.send to true")
+
+
+def _wants_tls(peers: Mapping[str, PeerSettings]) -> Iterable[Problem]:
+    for name, peer in peers.items():
+        for key, wanted in (("tls", peer.tls), ("certificate_subjects", peer.certificate_subjects)):
+            if wanted:
+                yield Problem(("peers", name, key), "there are no certificates", "Set tls.cert, tls.key and tls.ca")
 
 
 def database_url(settings: Settings) -> str:

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from config.settings import PeerSettings, Problem, Section, Settings, did_you_mean
+from config.settings import PeerSettings, Section, Settings
+from config.values import Problem, did_you_mean
 from node.domain.errors import InvalidSettings
 
 PREFIX = "AINODE_"

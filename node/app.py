@@ -11,23 +11,30 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+from config.settings import Sync
 from node.core import Core
+from node.dicom.admission import Admission
+from node.dicom.query import related_instances
 from node.dicom.scp import StorageSCP
 from node.dicom.scu import StorageSender
 from node.domain.errors import InvalidSettings
-from node.domain.instance import Instance
+from node.domain.instance import Answer, Incoming, Instance
 from node.domain.peer import Peer
+from node.domain.study import Released
 from node.observe.metrics import Metrics
 from node.schedule import Ticker
 from node.services.assemble import Assemble
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
+from node.services.evidence import Evidence
 from node.services.inbox import Inbox
 from node.services.receive import Receive
 from node.services.recover import Recover
@@ -39,6 +46,8 @@ from pipelines.registry import model_version
 log = logging.getLogger(__name__)
 
 _TICK = timedelta(seconds=0.5)
+_LOOK = timedelta(seconds=0.1)  # for studies to judge: hints in memory, so that nothing is read where there are none
+_SWITCH_SECONDS = 0.0005
 _RECOVER_EVERY = timedelta(seconds=15)
 
 
@@ -63,12 +72,15 @@ class Receiver:
     def __init__(self, core: Core, metrics: Metrics) -> None:
         settings = core.settings
         self._core = core
+        self._queried = {p.ae_title: p for p in core.peers.values() if p.query}
+        self._evidence = self._new_evidence() if settings.assemble.evidence else None
         self._assemble = Assemble(
             core.database.write,
             core.database.read,
             core.clock,
             default=timedelta(seconds=settings.assemble.quiet_seconds),
             quiet={p.ae_title: timedelta(seconds=p.quiet_seconds) for p in core.peers.values() if p.quiet_seconds},
+            evidence=self._evidence,
         )
         self._dispatch = Dispatch(
             core.database.write,
@@ -80,19 +92,53 @@ class Receiver:
             node=core.node_uid,
         )
         self._inbox = Inbox(self._assemble.index)
-        receive = Receive(core.files, self._row, self._is_ours, self._inbox.put, core.clock)
-        callers = {p.ae_title for p in core.peers.values() if p.receive}
+        self._receive = Receive(
+            core.files,
+            self._row,
+            self._is_ours,
+            self._inbox.put,
+            core.clock,
+            on_answered=metrics.answered,
+            max_bytes=settings.node.max_object_mb << 20,
+        )
         self.scp = StorageSCP(
             settings.node.ae_title,
             settings.node.host,
             settings.node.port,
-            metrics.counted(receive.store),
-            lambda calling: settings.node.accept_unknown_peers or calling in callers,
+            self._receive.store,
+            lambda calling: False,
+            begin=self._receive.begin,
+            admit=Admission(
+                settings.node.ae_title, core.peers.values(), accept_unknown=settings.node.accept_unknown_peers
+            ),
+            tls=core.tls.server if core.tls is not None else None,
             on_reject=metrics.rejected,
+            on_released=self._released,
             max_associations=settings.node.max_associations,
         )
-        if not callers and not settings.node.accept_unknown_peers:
+        if not settings.node.accept_unknown_peers and not any(p.receive for p in core.peers.values()):
             log.warning("no peer may send: set receive: true on one, or node.accept_unknown_peers")
+        if settings.node.sync is Sync.NONE:
+            log.warning("node.sync is none: a power cut loses objects that were answered with success")
+
+    def _new_evidence(self) -> Evidence:
+        core = self._core
+        count = partial(related_instances, ae_title=core.settings.node.ae_title, tls=core.tls)
+        return Evidence(
+            core.database.write,
+            core.database.read,
+            core.clock,
+            core.files,
+            queried=self._queried,
+            count=count,
+            being_sent=self._being_sent,
+        )
+
+    def _being_sent(self, study_uid: str) -> bool:
+        return self.scp.being_sent(study_uid)
+
+    def _released(self, calling: str, study_uids: frozenset[str]) -> None:
+        self._inbox.put(Released(calling, study_uids, self._core.clock.now()))
 
     def _row(self, sop_instance_uid: str) -> Instance | None:
         with self._core.database.read() as tx:
@@ -108,6 +154,9 @@ class Receiver:
         Raises:
             InvalidSettings: the address is in use or not ours.
         """
+        # An association gives up the interpreter lock at every system call; while rows are written it would wait 5 ms
+        # each time to have it back.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._core.files.sweep()
         recover = self._core.recover()
         recover.leases()
@@ -126,7 +175,21 @@ class Receiver:
         )
         self._rebuilding.start()
         ticker.every(_TICK, "settle", self._settle)
+        if self._evidence is not None:
+            ticker.every(_LOOK, "evidence", partial(self._judge, self._evidence, None))
+            for peer in self._queried.values():
+                ticker.every(_LOOK, f"evidence of {peer.name}", partial(self._judge, self._evidence, peer))
         ticker.every(_RECOVER_EVERY, "recover", recover.leases)
+
+    @contextmanager
+    def not_listening(self) -> Iterator[Callable[[Incoming], Answer]]:
+        """Keep what is fetched instead of sent here; the rows are written when it ends."""
+        self._core.files.sweep()
+        self._inbox.start()
+        try:
+            yield self._receive.store
+        finally:
+            self._inbox.stop()
 
     def _rebuild(self, recover: Recover) -> None:
         """Beside the receiver, because a large archive takes minutes to walk through."""
@@ -134,6 +197,10 @@ class Receiver:
             recover.index(self._assemble)
         except Exception:
             log.exception("the index could not be rebuilt from disk; the next start tries again")
+
+    def _judge(self, evidence: Evidence, peer: Peer | None) -> None:
+        if evidence.judge(peer):
+            self._dispatch.route()
 
     def _settle(self) -> None:
         self._assemble.settle()
@@ -148,7 +215,7 @@ class Receiver:
 def couriers(core: Core, ticker: Ticker) -> None:
     """One outbox for every peer that is sent to, each on its own tick."""
     deliver = core.settings.deliver
-    sender = StorageSender(core.settings.node.ae_title)
+    sender = StorageSender(core.settings.node.ae_title, core.tls)
     for peer in senders(core):
         outbox = Deliver(
             core.database.write,
@@ -171,8 +238,8 @@ def senders(core: Core) -> list[Peer]:
 
 
 def new_ticker(core: Core) -> Ticker:
-    """A ticker with a thread for every peer, and some for the node itself."""
-    return Ticker(threads=len(senders(core)) + 3)
+    """A ticker with a thread for every peer that it waits for, and some for the node itself."""
+    return Ticker(threads=len(senders(core)) + sum(p.query for p in core.peers.values()) + 4)
 
 
 def receive(core: Core, stop: Stop) -> None:

@@ -160,6 +160,36 @@ def send(
 
 
 @app.command()
+def echo(to: Annotated[str, typer.Option("--to", help="A peer's name, or AE@host:port.")]) -> None:
+    """Ask a peer by C-ECHO whether it is there."""
+    from node.console import echo as ask
+
+    ask(to, settings())
+
+
+@app.command()
+def pull(
+    source: Annotated[str, typer.Option("--from", help="A peer's name, or AE@host:port.")],
+    study: Annotated[str, typer.Option(help="The StudyInstanceUID.")],
+    operation: Annotated[
+        str | None, typer.Option("--with", help="get or move [default: move when a node runs here, else get]")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a study from a peer by C-MOVE or C-GET."""
+    from node.pull import Operation, pull_with_bar, show_pulled
+
+    shared = core()
+    try:
+        pulled = pull_with_bar(shared, source, study, _one_of(Operation, operation, "--with"))
+    finally:
+        shared.close()
+    _show(pulled, show_pulled, as_json=as_json)
+    raise typer.Exit(0 if pulled.here == pulled.held else 1)
+
+
+@app.command()
 def run(
     pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
     folder: Folder,
@@ -203,7 +233,7 @@ def jobs(
     from node.console import show_jobs
     from node.domain.job import JobState
 
-    chosen = _state(JobState, state)
+    chosen = _one_of(JobState, state, "--state")
     _print(lambda q: q.jobs(limit=limit, state=chosen), show_jobs, as_json=as_json)
 
 
@@ -218,7 +248,7 @@ def deliveries(
     from node.console import show_deliveries
     from node.domain.delivery import DeliveryState
 
-    chosen = _state(DeliveryState, state)
+    chosen = _one_of(DeliveryState, state, "--state")
     _print(lambda q: q.deliveries(limit=limit, state=chosen), show_deliveries, as_json=as_json)
 
 
@@ -261,15 +291,13 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _state(kind: Any, value: str | None) -> Any:
+def _one_of(kind: Any, value: str | None, option: str) -> Any:
     if value is None:
         return None
     try:
         return kind(value)
     except ValueError:
-        raise typer.BadParameter(
-            f"{value!r}: one of {', '.join(s.value for s in kind)}", param_hint="--state"
-        ) from None
+        raise typer.BadParameter(f"{value!r}: one of {', '.join(s.value for s in kind)}", param_hint=option) from None
 
 
 def _print(ask: Callable[[Any], Any], show: Callable[[Any], None], *, as_json: bool) -> None:

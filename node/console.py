@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from config.settings import Settings, peers
+from node.core import certificates
 from node.dicom.scu import StorageSender
 from node.dicom.send_dir import Collected, Sent, collect, send_files
+from node.dicom.tls import Certificates
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import InvalidInput, PeerUnreachable
 from node.domain.ids import checked_ae_title
@@ -31,8 +34,8 @@ _ADDRESS = re.compile(r"(?P<ae>[^@]+)@(?P<host>[^@]+):(?P<port>\d+)")
 _SHOWN_FAILURES = 5
 
 
-def peer_of(to: str, settings: Settings) -> Peer:
-    """A configured peer by its name, or any by ``AE@host:port``.
+def peer_of(to: str, settings: Settings, option: str = "--to") -> Peer:
+    """A configured peer by its name, or any by ``AE@host:port``; ``option`` is where it was given.
 
     Raises:
         InvalidInput: neither.
@@ -43,8 +46,8 @@ def peer_of(to: str, settings: Settings) -> Peer:
     address = _ADDRESS.fullmatch(to)
     if address is None:
         known = ", ".join(name for name, peer in peers(settings).items() if peer.port) or "none"
-        raise InvalidInput("--to", f"{to!r} is no peer with a port", f"Give AE@host:port, or one of: {known}")
-    return Peer(to, checked_ae_title(address["ae"], "--to"), address["host"], int(address["port"]), send=True)
+        raise InvalidInput(option, f"{to!r} is no peer with a port", f"Give AE@host:port, or one of: {known}")
+    return Peer(to, checked_ae_title(address["ae"], option), address["host"], int(address["port"]), send=True)
 
 
 def send_folder(folder: Path, to: str, settings: Settings) -> int:
@@ -54,7 +57,7 @@ def send_folder(folder: Path, to: str, settings: Settings) -> int:
     if not collected.files:
         err.print(f"{folder}: no DICOM files")
         return 1
-    failed = send_collected(collected, peer, settings.node.ae_title)
+    failed = send_collected(collected, peer, settings.node.ae_title, certificates(settings))
     for sent in failed[:_SHOWN_FAILURES]:
         err.print(f"{sent.path}: {sent.status:04X} {sent.comment}")
     accepted = len(collected.files) - len(failed)
@@ -63,7 +66,19 @@ def send_folder(folder: Path, to: str, settings: Settings) -> int:
     return 1 if failed else 0
 
 
-def send_collected(collected: Collected, peer: Peer, ae_title: str) -> list[Sent]:
+def echo(to: str, settings: Settings) -> None:
+    """C-ECHO, and say how long it took.
+
+    Raises:
+        PeerUnreachable: no association, or another answer than success.
+    """
+    peer = peer_of(to, settings)
+    started = time.monotonic()
+    StorageSender(settings.node.ae_title, certificates(settings)).echo(peer)
+    out.print(f"{peer.ae_title} answered in {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+def send_collected(collected: Collected, peer: Peer, ae_title: str, tls: Certificates | None = None) -> list[Sent]:
     """Send files with a progress bar; returns those that the peer did not accept, unanswered ones included."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     answered: list[Sent] = []
@@ -75,7 +90,7 @@ def send_collected(collected: Collected, peer: Peer, ae_title: str) -> list[Sent
             progress.advance(bar)
 
         try:
-            send_files(StorageSender(ae_title), peer, collected.files, one)
+            send_files(StorageSender(ae_title, tls), peer, collected.files, one)
         except PeerUnreachable as error:
             done = {sent.path for sent in answered}
             answered += [Sent(path, 0x0110, str(error)) for path in collected.files if path not in done]

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from config.settings import Settings, database_url, peers, routes
+from config.settings import Settings, Sync, database_url, peers, routes
 from node import __version__, owner
 from node.clock import SystemClock
+from node.dicom.tls import Certificates
 from node.domain.job import Job, Provenance
 from node.files.disk import DiskFiles
 from node.observe.metrics import Metrics
@@ -23,6 +24,14 @@ from node.services.recover import Recover
 from node.store.database import Database
 
 _MIB = 1 << 20
+
+
+def certificates(settings: Settings) -> Certificates | None:
+    """What the settings name for DICOM over TLS; None where they name none."""
+    tls = settings.tls
+    if tls.cert is None or tls.key is None or tls.ca is None:
+        return None
+    return Certificates(tls.cert, tls.key, tls.ca, require_client_certificate=tls.require_client_certificate)
 
 
 class Core:
@@ -35,11 +44,16 @@ class Core:
         self.clock = SystemClock()
         self.data_dir = settings.node.data_dir.absolute()
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)  # it holds patients' images
-        self.files = DiskFiles(self.data_dir, min_free_bytes=settings.node.min_free_mb * _MIB)
+        self.files = DiskFiles(
+            self.data_dir,
+            min_free_bytes=settings.node.min_free_mb * _MIB,
+            sync=settings.node.sync is Sync.INSTANCE,
+        )
         self.database = Database(database_url(settings))
         self.database.prepare()
         self.peers = peers(settings)
         self.routes = routes(settings)
+        self.tls = certificates(settings)
         self.owner = owner.me()
         # Each stage that runs in this process adds a check of its own: what is wrong with it, None when nothing is.
         self.checks: list[Callable[[], str | None]] = [self._space]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from node.domain.delivery import Delivery, DeliveryState
+from node.domain.encoded import Encoded
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobInput, JobOutput, JobState
@@ -144,24 +145,63 @@ class UnitOfWork(Protocol):
 Transaction = Callable[[], AbstractContextManager[UnitOfWork]]
 
 
-class InstanceFiles(Protocol):
-    """Objects on disk. Every path that it returns or takes is relative to the data directory."""
+class Draft(Protocol):
+    """An object that is being written; whoever opens it keeps it, keeps it aside or discards it.
 
-    def keep(self, *, head: bytes, dataset: bytes, study_uid: str, series_uid: str, sop_instance_uid: str) -> str:
-        """Write preamble, file meta and data set durably under their final name.
+    It is closed by each of them, with the exception of ``keep`` that raises FileExistsError.
+    """
+
+    size: int
+    """Bytes of the file, so far."""
+
+    @property
+    def dataset(self) -> Encoded:
+        """The data set as it was written so far."""
+        ...
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append to the data set.
 
         Raises:
-            FileExistsError: an object with this SOPInstanceUID is there already.
             StorageFull: below the watermark, or the disk refused.
         """
         ...
 
-    def keep_aside(self, *, head: bytes, dataset: bytes, folder: str, name: str, note: Mapping[str, Any]) -> str:
-        """Write an object and a note that says why, durably, where a person can find both."""
+    def keep(self, *, study_uid: str, series_uid: str, sop_instance_uid: str) -> str:
+        """Make it durable under its final name.
+
+        Raises:
+            FileExistsError: an object with this SOPInstanceUID is there already.
+            StorageFull: the disk refused.
+        """
+        ...
+
+    def keep_aside(self, *, folder: str, name: str, note: Mapping[str, Any]) -> str:
+        """Make it durable where a person can find it, with a note that says why."""
+        ...
+
+    def discard(self) -> None:
+        """Leave nothing; does nothing once it is closed."""
+        ...
+
+
+class InstanceFiles(Protocol):
+    """Objects on disk. Every path that it returns or takes is relative to the data directory."""
+
+    def draft(self, head: bytes) -> Draft:
+        """Begin an object with its preamble and file meta.
+
+        Raises:
+            StorageFull: below the watermark, or the disk refused.
+        """
         ...
 
     def find(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> str | None: ...
     def absolute(self, path: str) -> Path: ...
+    def dataset(self, path: str) -> AbstractContextManager[Encoded]:
+        """The data set of a kept object, as it lies there."""
+        ...
+
     def digest(self, path: str) -> str:
         """SHA-256, in hex, of the data set of a kept object."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -14,9 +15,12 @@ from tests.running import eventually, free_port
 
 
 class Orthanc:
-    """Orthanc with DICOMweb, on loopback; accepts every C-STORE."""
+    """Orthanc with DICOMweb, on loopback; accepts every C-STORE and answers every query.
 
-    def __init__(self, root: Path) -> None:
+    ``knows`` are the neighbours on loopback that it may send to: AE title to port.
+    """
+
+    def __init__(self, root: Path, *, knows: Mapping[str, int] | None = None) -> None:
         programs = peers.orthanc()
         self.port, self.http_port = free_port(), free_port()
         self._root = root
@@ -35,6 +39,10 @@ class Orthanc:
                     "DicomAet": "PACS",
                     "DicomAlwaysAllowStore": True,
                     "DicomCheckCalledAet": True,
+                    "DicomModalities": {ae: [ae, "127.0.0.1", port] for ae, port in (knows or {}).items()},
+                    "DicomAlwaysAllowFind": True,
+                    "DicomAlwaysAllowGet": True,
+                    "DicomAlwaysAllowMove": True,
                     "DefaultEncoding": "Utf8",
                     "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "WadoRoot": "/wado"},
                 }

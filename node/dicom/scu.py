@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import build_context, evt
+from pynetdicom import build_context
 
-from node.dicom.stack import application_entity, keep_answers, send_at_once
-from node.domain.errors import InvalidInput, InvalidInstance, PeerUnreachable
+from node.dicom.associate import associate, end, name_of
+from node.dicom.tls import Certificates
+from node.domain.errors import InvalidInstance, PeerUnreachable
 from node.domain.ids import UID_LENGTH
 from node.domain.part10 import HEAD_LIMIT, FileMeta, split
 from node.domain.peer import Peer
@@ -38,10 +37,16 @@ class _Outgoing:
 
 
 class StorageSender:
-    """Implements ``node.ports.Sender``: sends the data sets of files as the bytes that they are."""
+    """Implements ``node.ports.Sender``: sends the data sets of files as the bytes that they are.
 
-    def __init__(self, ae_title: str) -> None:
+    Args:
+        ae_title: ours, the calling one.
+        tls: for peers that are called by TLS.
+    """
+
+    def __init__(self, ae_title: str, tls: Certificates | None = None) -> None:
         self._ae_title = ae_title
+        self._tls = tls
 
     def send(self, peer: Peer, files: Sequence[Path], on_status: Callable[[int, int, str], None]) -> None:
         """Send in order; ``on_status(index, status, comment)`` after each answer.
@@ -68,20 +73,20 @@ class StorageSender:
         Raises:
             PeerUnreachable: no association, or another answer than success.
         """
-        association = self._associate(peer, [build_context(_VERIFICATION)])
+        association = associate(peer, [build_context(_VERIFICATION)], ae_title=self._ae_title, tls=self._tls)
         if association.accepted_contexts:
             status = association.send_c_echo()
-            _end(association)
+            end(association)
             if "Status" not in status:
-                raise PeerUnreachable(f"{_name(peer)} did not answer the C-ECHO within {peer.timeout_seconds:g} s")
+                raise PeerUnreachable(f"{name_of(peer)} did not answer the C-ECHO within {peer.timeout_seconds:g} s")
             if status.Status != 0:
-                raise PeerUnreachable(f"{_name(peer)} answered the C-ECHO with {status.Status:#06x}")
+                raise PeerUnreachable(f"{name_of(peer)} answered the C-ECHO with {status.Status:#06x}")
         else:
-            raise PeerUnreachable(f"{_name(peer)} does not offer the Verification service")
+            raise PeerUnreachable(f"{name_of(peer)} does not offer the Verification service")
 
     def _send_batch(self, peer: Peer, batch: Sequence[_Outgoing], on_status: Callable[[int, int, str], None]) -> None:
         contexts = [build_context(*pair) for pair in dict.fromkeys(outgoing.context for outgoing in batch)]
-        association = self._associate(peer, contexts)
+        association = associate(peer, contexts, ae_title=self._ae_title, tls=self._tls)
         try:
             accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
             for count, outgoing in enumerate(batch):
@@ -93,34 +98,12 @@ class StorageSender:
                     status = association.send_c_store(outgoing.path, msg_id=count % 0xFFFF + 1)
                 if "Status" not in status:
                     raise PeerUnreachable(
-                        f"{_name(peer)} gave no answer to {outgoing.meta.sop_instance_uid}: "
+                        f"{name_of(peer)} gave no answer to {outgoing.meta.sop_instance_uid}: "
                         f"the association broke or {peer.timeout_seconds:g} s passed"
                     )
                 on_status(outgoing.index, int(status.Status), str(status.get("ErrorComment") or ""))
         finally:
-            _end(association)
-
-    def _associate(self, peer: Peer, contexts: list[Any]) -> Any:
-        """An association; one whose contexts were all refused is over already, but tells so."""
-        if peer.port is None:
-            raise InvalidInput(f"peers.{peer.name}.port", "is not set", "Give the port on which the peer listens")
-        opened: list[evt.Event] = []
-        ae = application_entity(self._ae_title, max_pdu=peer.max_pdu, timeout=peer.timeout_seconds)
-        try:
-            association = ae.associate(
-                peer.host,
-                peer.port,
-                contexts=contexts,
-                ae_title=peer.ae_title,
-                max_pdu=peer.max_pdu,
-                evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_CONN_OPEN, opened.append)],
-            )
-        except OSError as error:
-            raise PeerUnreachable(f"{_name(peer)}: {error}") from error
-        if association.is_established or association.rejected_contexts:
-            keep_answers(association)
-            return association
-        raise PeerUnreachable(f"{_name(peer)}: {_why(association, peer, connected=bool(opened))}")
+            end(association)
 
 
 def _meta(path: Path) -> FileMeta:
@@ -146,27 +129,3 @@ def _batches(outgoing: Sequence[_Outgoing]) -> Iterator[list[_Outgoing]]:
         contexts.add(one.context)
     if batch:
         yield batch
-
-
-def _end(association: Any) -> None:
-    if association.is_established:
-        association.release()
-
-
-def _name(peer: Peer) -> str:
-    return f"{peer.name} ({peer.ae_title}@{peer.host}:{peer.port})"
-
-
-def _why(association: Any, peer: Peer, *, connected: bool) -> str:
-    """Why there is no association, in words."""
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        return f"rejected the association: {answer.reason_str} ({answer.result_str})"
-    if connected:
-        return f"aborted the association, or did not answer within {peer.timeout_seconds:g} s"
-    # pynetdicom only logs why it could not connect; the same attempt once more says it.
-    try:
-        socket.create_connection((peer.host, peer.port or 0), timeout=peer.timeout_seconds).close()
-    except OSError as error:
-        return f"no connection: {error.strerror or error}"
-    return "no connection at first; the port is open now"

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 _IMPLICIT_LITTLE_ENDIAN_UID = "1.2.840.10008.1.2"
 _EXPLICIT_BIG_ENDIAN_UID = "1.2.840.10008.1.2.2"
@@ -24,12 +25,24 @@ _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b
 INFLATED_LIMIT = 1 << 30
 
 
+# What is read of the encoded bytes at once; a wanted value that is longer is cut to it (a UID has 64 bytes).
+_WINDOW = 1 << 14
+_HEADER = 12  # bytes of the longest element header
+
+
+class Encoded(Protocol):
+    """Encoded bytes that lie somewhere: in memory (``bytes`` is one), or in a file that need not fit into it."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, span: slice, /) -> bytes: ...
+
+
 class Malformed(ValueError):
     """The bytes are no data set in this encoding."""
 
 
 class Truncated(Malformed):
-    """An element or a sequence ends after the end of the bytes."""
+    """An element, a sequence or the deflated stream has no end within the bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,15 @@ EXPLICIT_LITTLE_ENDIAN = Encoding(implicit=False, big_endian=False)
 
 @dataclass(frozen=True)
 class Element:
-    """A top-level element; its value is ``data[start:end]``. ``tag`` is group << 16 | element."""
+    """A top-level element; its value is ``data[start:end]``. ``tag`` is group << 16 | element.
+
+    ``value`` is the beginning of the value, at most 16 KiB, for the tags that were asked for.
+    """
 
     tag: int
     start: int
     end: int
+    value: bytes | None = None
 
 
 def encoding_of(transfer_syntax_uid: str) -> Encoding:
@@ -61,75 +78,167 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
 
 
 def values(
-    dataset: bytes, transfer_syntax_uid: str, tags: Collection[int]
+    dataset: Encoded, transfer_syntax_uid: str, tags: Collection[int]
 ) -> tuple[dict[int, bytes], Malformed | None]:
     """The raw values of the top-level elements ``tags``, and what is wrong with the structure, if anything is.
 
-    Values found before the fault are returned with it: whether a fault matters is for the caller to say.
+    Values found before the fault are returned with it: whether a fault matters is for the caller to say. Memory does
+    not grow with the data set.
     """
     found: dict[int, bytes] = {}
+    stretch = _Inflated(dataset) if transfer_syntax_uid in _DEFLATED_UIDS else _Plain(dataset)
     try:
-        data = _inflate(dataset) if transfer_syntax_uid in _DEFLATED_UIDS else dataset
-        for element in elements(data, encoding_of(transfer_syntax_uid)):
-            if element.tag in tags:
-                found.setdefault(element.tag, data[element.start : element.end])
+        for element in _Walk(stretch, encoding_of(transfer_syntax_uid)).elements(0, tags):
+            if element.value is not None:
+                found.setdefault(element.tag, element.value)
     except Malformed as fault:
         return found, fault
     return found, None
 
 
-def elements(data: bytes, encoding: Encoding, offset: int = 0) -> Iterator[Element]:
+def elements(data: Encoded, encoding: Encoding, offset: int = 0) -> Iterator[Element]:
     """Walk the top-level elements from ``offset`` to the end.
 
     Raises:
         Truncated: an element, an item or a sequence has no end within ``data``.
         Malformed: something other than an item stands where an item has to.
     """
-    walk = _Walk(data, encoding)
-    position = offset
-    while position < len(data):
-        if bytes(4).startswith(data[position : position + 4]):
-            if data.count(0, position) == len(data) - position:
-                return  # padding behind the last element: some senders fill up with zeros
-            raise Malformed(f"a null tag stands at byte {position}")
-        tag, vr, length, start = walk.header(position, encoding.implicit)
-        if length == _UNDEFINED:
-            # An UN of undefined length holds a sequence in implicit VR little endian (PS3.5 6.2.2 note 4).
-            position = walk.past_sequence(start, encoding.implicit or vr == b"UN")
-        else:
-            position = walk.past(start, length)
-        yield Element(tag, start, position)
+    return _Walk(_Plain(data), encoding).elements(offset, ())
+
+
+class _Stretch(Protocol):
+    """Bytes that are read forwards."""
+
+    def read(self, position: int, count: int = _HEADER) -> bytes:
+        """Up to a window of bytes from ``position`` on, at least ``count`` unless they end; none at the end."""
+        ...
+
+    def missing(self, end: int) -> int:
+        """How many bytes before ``end`` there are not."""
+        ...
+
+
+class _Plain:
+    def __init__(self, data: Encoded) -> None:
+        self._data = data
+
+    def read(self, position: int, count: int = _HEADER) -> bytes:
+        return self._data[position : position + _WINDOW]
+
+    def missing(self, end: int) -> int:
+        return max(0, end - len(self._data))
+
+
+class _Inflated:
+    """Undoes the deflate of PS3.5 A.5 (RFC 1951, no zlib header), window by window."""
+
+    def __init__(self, deflated: Encoded) -> None:
+        self._deflated = deflated
+        self._taken = 0
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._start = 0
+        self._held = b""
+
+    def read(self, position: int, count: int = _HEADER) -> bytes:
+        while self._start + len(self._held) < position + count and (more := self._more()):
+            skipped = min(max(0, position - self._start), len(self._held))
+            self._held = self._held[skipped:] + more
+            self._start += skipped
+        return self._held[max(0, position - self._start) :]
+
+    def missing(self, end: int) -> int:
+        self.read(end)
+        return max(0, end - self._start - len(self._held))
+
+    def _more(self) -> bytes:
+        """The next inflated bytes, none at the end of the stream."""
+        inflater = self._inflater
+        while not inflater.eof:
+            if not (deflated := inflater.unconsumed_tail):
+                deflated = self._deflated[self._taken : self._taken + _WINDOW]
+                self._taken += len(deflated)
+            try:
+                more = inflater.decompress(deflated, _WINDOW)
+            except zlib.error as error:
+                raise Truncated(f"the data set cannot be inflated: {error}") from None
+            if self._start + len(self._held) + len(more) > INFLATED_LIMIT:
+                raise Truncated(f"the data set inflates to more than {INFLATED_LIMIT >> 20} MiB")
+            if more:
+                return more
+            if not deflated and not inflater.eof:
+                raise Truncated("the deflated data set ends early")
+        return b""
 
 
 class _Walk:
     """Steps over encoded elements. Nesting is followed with a list, so that deep nesting cannot exhaust the stack."""
 
-    def __init__(self, data: bytes, encoding: Encoding) -> None:
+    def __init__(self, stretch: _Stretch, encoding: Encoding) -> None:
         order = ">" if encoding.big_endian else "<"
-        self._data = data
+        self._stretch = stretch
+        self._implicit = encoding.implicit
+        self._base = 0
+        self._window = b""
         self._tag_and_length = struct.Struct(f"{order}HHI")
         self._short = struct.Struct(f"{order}H")
         self._long = struct.Struct(f"{order}I")
 
+    def elements(self, position: int, tags: Collection[int]) -> Iterator[Element]:
+        """Every top-level element from ``position`` on."""
+        while (at := self._at(position)) < len(self._window):
+            if self._window[at : at + 4].strip(b"\0") == b"":
+                self._only_zeros(position)
+                return  # padding behind the last element: some senders fill up with zeros
+            tag, vr, length, start = self.header(position, self._implicit)
+            value = self._value(start, length) if tag in tags else None
+            if length == _UNDEFINED:
+                # An UN of undefined length holds a sequence in implicit VR little endian (PS3.5 6.2.2 note 4).
+                position = self.past_sequence(start, self._implicit or vr == b"UN")
+            else:
+                position = self.past(start, length)
+            yield Element(tag, start, position, value)
+
+    def _at(self, position: int) -> int:
+        """Where in the window ``position`` is, with a whole header behind it unless the bytes end."""
+        at = position - self._base
+        if at + _HEADER > len(self._window):
+            self._window, self._base, at = self._stretch.read(position), position, 0
+        return at
+
+    def _value(self, start: int, length: int) -> bytes:
+        length = min(length, _WINDOW)
+        at = start - self._base
+        if at + length > len(self._window):
+            self._window, self._base, at = self._stretch.read(start, length), start, 0
+        return self._window[at : at + length]
+
+    def _only_zeros(self, position: int) -> None:
+        end = position
+        while rest := self._stretch.read(end):
+            if rest.strip(b"\0"):
+                raise Malformed(f"a null tag stands at byte {position}")
+            end += len(rest)
+
     def header(self, position: int, implicit: bool) -> tuple[int, bytes, int, int]:
         """Tag, VR (empty where there is none), value length and start of the value."""
+        at = self._at(position)
+        window = self._window
         try:
-            group, element, length = self._tag_and_length.unpack_from(self._data, position)
+            group, element, length = self._tag_and_length.unpack_from(window, at)
             tag = group << 16 | element
-            vr = self._data[position + 4 : position + 6]
+            vr = window[at + 4 : at + 6]
             # Bytes that cannot be a VR: writers that fall back to implicit VR for one element exist.
             if implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
                 return tag, b"", length, position + 8
             if vr in _LONG_VRS:
-                return tag, vr, self._long.unpack_from(self._data, position + 8)[0], position + 12
-            return tag, vr, self._short.unpack_from(self._data, position + 6)[0], position + 8
+                return tag, vr, self._long.unpack_from(window, at + 8)[0], position + 12
+            return tag, vr, self._short.unpack_from(window, at + 6)[0], position + 8
         except struct.error:
             raise Truncated(f"the data set ends inside an element header at byte {position}") from None
 
     def past(self, start: int, length: int) -> int:
         end = start + length
-        if end > len(self._data):
-            missing = end - len(self._data)
+        if end - self._base > len(self._window) and (missing := self._stretch.missing(end)):
             raise Truncated(f"the element at byte {start} ends {missing} bytes after the end of the data set")
         return end
 
@@ -149,17 +258,3 @@ class _Walk:
             else:
                 position = self.past(position, length)
         return position
-
-
-def _inflate(dataset: bytes) -> bytes:
-    """Undo the deflate of PS3.5 A.5 (RFC 1951, no zlib header)."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        data = inflater.decompress(dataset, INFLATED_LIMIT)
-    except zlib.error as error:
-        raise Malformed(f"the data set cannot be inflated: {error}") from None
-    if not inflater.eof:
-        if len(data) >= INFLATED_LIMIT:
-            raise Malformed(f"the data set inflates to more than {INFLATED_LIMIT >> 20} MiB")
-        raise Truncated("the deflated data set ends early")
-    return data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -62,8 +62,18 @@ class Aside:
 
 
 @dataclass(frozen=True)
+class StoreRequest:
+    """What a C-STORE-RQ says of the object that follows it (PS3.7 9.1.1), and who sends it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str  # of the presentation context
+    peer: str  # the calling AE title
+
+
+@dataclass(frozen=True)
 class Incoming:
-    """An object as it came off the wire: the UIDs of the C-STORE command (PS3.7 9.1.1) and the encoded data set."""
+    """A whole object: the UIDs of its C-STORE command (PS3.7 9.1.1) and the encoded data set."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -71,10 +81,19 @@ class Incoming:
     dataset: bytes
     peer: str  # the calling AE title
 
+    @property
+    def request(self) -> StoreRequest:
+        """All but the data set."""
+        return StoreRequest(self.sop_class_uid, self.sop_instance_uid, self.transfer_syntax_uid, self.peer)
+
 
 @dataclass(frozen=True)
 class Answer:
-    """A C-STORE response: ``status`` (PS3.4 B.2.3) and an ErrorComment (0000,0902) of at most 64 characters."""
+    """A C-STORE response: ``status`` (PS3.4 B.2.3) and an ErrorComment (0000,0902) of at most 64 characters.
+
+    ``study_uid`` names the study that the object was kept in (now or before); it is no part of the response.
+    """
 
     status: int
     comment: str = ""
+    study_uid: str | None = field(default=None, compare=False)

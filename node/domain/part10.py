@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from node.domain.encoded import EXPLICIT_LITTLE_ENDIAN, Malformed, elements
 from node.domain.errors import InvalidInstance
-from node.domain.instance import Incoming
+from node.domain.instance import Incoming, StoreRequest
 
 IMPLEMENTATION_CLASS_UID = "2.25.114910255078573836594195959411937060471"
 IMPLEMENTATION_VERSION_NAME = "AINODE_0_1"
@@ -30,7 +30,7 @@ class FileMeta:
     offset: int
 
 
-def head(incoming: Incoming) -> bytes:
+def head(incoming: StoreRequest | Incoming) -> bytes:
     """Preamble, prefix and file meta for an object from the wire; head plus data set is the file.
 
     The UIDs are those of the C-STORE command and are written as they are, because an object that is kept aside may

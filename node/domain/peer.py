@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeAlias
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
@@ -10,7 +14,10 @@ class Peer:
     """One neighbour, as configured.
 
     ``name`` is our word for it, ``ae_title`` is its own. ``quiet_seconds`` overrides the node's quiet time for studies
-    that this peer sends.
+    that this peer sends. ``networks`` are where it may call from; empty is the addresses of ``host`` alone.
+    ``certificate_subjects`` (RFC 4514, for instance ``CN=CT1,O=Hospital``) are whose certificates it may show; empty
+    is any that the CA signed. ``max_associations`` is how many it may hold with us at once. ``tls``: we call it by TLS.
+    ``query``: we may ask it by C-FIND how many instances a study has.
     """
 
     name: str
@@ -19,6 +26,11 @@ class Peer:
     port: int | None = None
     receive: bool = False
     send: bool = False
+    query: bool = False
     quiet_seconds: float | None = None
     max_pdu: int = 131072
     timeout_seconds: float = 30.0
+    networks: tuple[Network, ...] = ()
+    certificate_subjects: tuple[str, ...] = ()
+    max_associations: int | None = None
+    tls: bool = False

@@ -54,6 +54,18 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Released:
+    """An association that its peer released (PS3.8 7.3), and the studies whose instances were acknowledged in it.
+
+    ``peer`` is the calling AE title. It follows those instances on their way to the rows.
+    """
+
+    peer: str
+    study_uids: frozenset[str]
+    at: datetime
+
+
+@dataclass(frozen=True)
 class InstanceFile:
     """An instance as a job reads it: absolute path, and the digest that its bytes must have."""
 

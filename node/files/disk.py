@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from node.domain.errors import StorageFull
 from node.domain.part10 import HEAD_LIMIT, split
 from node.files import layout
+from node.files.draft import DiskDraft, Stored, full_disk_named
 
 _CHUNK = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFiles:
@@ -32,40 +28,35 @@ class DiskFiles:
 
     Args:
         data_dir: made if it is not there.
-        min_free_bytes: nothing is written that would leave less than this free.
+        min_free_bytes: no object is begun, and a large one is not gone on with, while less than this is free.
+        sync: whether what is received is durable before it has its name. Without it a power cut loses what the kernel
+            has not written yet, answered or not; a crash of the node loses nothing. Results are synced in any case.
     """
 
-    def __init__(self, data_dir: Path, *, min_free_bytes: int) -> None:
+    def __init__(self, data_dir: Path, *, min_free_bytes: int, sync: bool = True) -> None:
         self._root = data_dir.absolute()
         self._min_free_bytes = min_free_bytes
-        self._synced: set[Path] = set()
+        self._sync = sync
+        self._made: set[Path] = set()
         self._root.mkdir(parents=True, exist_ok=True)
-        self._make_dir(self._root / layout.TMP)
+        self._make_dir(self._root / layout.TMP, sync=True)
 
-    def keep(self, *, head: bytes, dataset: bytes, study_uid: str, series_uid: str, sop_instance_uid: str) -> str:
-        """Write preamble, file meta and data set durably under their final name.
+    def draft(self, head: bytes) -> DiskDraft:
+        """Begin an object with its preamble and file meta.
 
         Raises:
-            FileExistsError: an object with this SOPInstanceUID is in this series already.
             StorageFull: below the watermark, or the disk refused.
-            InvalidInstance: a UID that cannot be a path.
         """
-        path = layout.instance_path(study_uid, series_uid, sop_instance_uid)
-        self._write(path, (head, dataset))
-        return path
+        return DiskDraft(self.absolute(layout.TMP), head, self._look, self._link_received, sync=self._sync)
 
-    def keep_aside(self, *, head: bytes, dataset: bytes, folder: str, name: str, note: Mapping[str, Any]) -> str:
-        """Write an object and a note that says why, durably, where a person can find both.
-
-        ``name`` has to identify the bytes: where it is taken, they are taken to lie there already.
-        """
-        path = layout.aside_path(folder, name)
-        # The note goes first, so that an object that lies aside always has one.
-        with suppress(FileExistsError):
-            self._write(layout.note_path(path), (json.dumps(note, indent=2, ensure_ascii=False).encode(),))
-        with suppress(FileExistsError):
-            self._write(path, (head, dataset))
-        return path
+    def keep(self, *, head: bytes, dataset: bytes, study_uid: str, series_uid: str, sop_instance_uid: str) -> str:
+        """Keep an object that is in memory; as ``draft`` and ``DiskDraft.keep``."""
+        draft = self.draft(head)
+        try:
+            draft.write(dataset)
+            return draft.keep(study_uid=study_uid, series_uid=series_uid, sop_instance_uid=sop_instance_uid)
+        finally:
+            draft.discard()
 
     def find(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> str | None:
         """The path of a received instance, None where it is not kept."""
@@ -75,6 +66,17 @@ class DiskFiles:
     def absolute(self, path: str) -> Path:
         """Where a path that is relative to the data directory lies."""
         return self._root / path
+
+    @contextmanager
+    def dataset(self, path: str) -> Iterator[Stored]:
+        """The data set of a kept object, as it lies there.
+
+        Raises:
+            InvalidInstance: it is no DICOM file.
+        """
+        with self.absolute(path).open("rb") as file:
+            start = split(file.read(HEAD_LIMIT)).offset
+            yield Stored(file.fileno(), start, os.fstat(file.fileno()).st_size)
 
     def digest(self, path: str) -> str:
         """SHA-256, in hex, of the data set of a kept object: what follows its file meta information."""
@@ -124,7 +126,8 @@ class DiskFiles:
 
     def free_bytes(self) -> int:
         """What an unprivileged process may still write, in bytes."""
-        return shutil.disk_usage(self._root).free
+        found = os.statvfs(self._root)
+        return found.f_bavail * found.f_frsize
 
     def sweep(self) -> int:
         """Remove what dead processes left half-written in ``tmp/``, and only there; returns how many files.
@@ -148,57 +151,40 @@ class DiskFiles:
             relative = Path(directory).relative_to(self._root)
             yield from (str(relative / name) for name in names if name.endswith(".dcm"))
 
-    def _write(self, path: str, parts: Sequence[bytes]) -> None:
-        if self.absolute(path).exists():
-            raise FileExistsError(path)
-        with _full_disk_named(), self._temporary() as (temporary, descriptor):
-            free = self.free_bytes()
-            if free - sum(map(len, parts)) < self._min_free_bytes:
-                raise StorageFull(f"{free} bytes are free; {self._min_free_bytes} have to stay free")
-            for part in parts:
-                view = memoryview(part)
-                while view:
-                    view = view[os.write(descriptor, view) :]
-            os.fdatasync(descriptor)
-            self._link(temporary, path)
+    def _look(self) -> None:
+        free = self.free_bytes()
+        if free < self._min_free_bytes:
+            raise StorageFull(f"{free} bytes are free; {self._min_free_bytes} have to stay free")
+
+    def _link_received(self, source: Path, path: str) -> None:
+        self._link(source, path, sync=self._sync)
 
     def _place(self, source: Path, path: str) -> None:
-        with _full_disk_named():
-            self._link(source, path)
+        with full_disk_named():
+            self._link(source, path, sync=True)
             source.unlink()
 
-    @contextmanager
-    def _temporary(self) -> Iterator[tuple[Path, int]]:
-        """A new locked file that is gone afterwards, whatever happens: what was linked keeps its content."""
-        path = self.absolute(layout.TMP) / uuid.uuid4().hex
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield path, descriptor
-        finally:
-            with suppress(FileNotFoundError):
-                path.unlink()
-            os.close(descriptor)
-
-    def _link(self, source: Path, path: str) -> None:
+    def _link(self, source: Path, path: str, *, sync: bool) -> None:
         target = self.absolute(path)
-        self._make_dir(target.parent)
+        self._make_dir(target.parent, sync=sync)
         os.link(source, target)
-        _sync_dir(target.parent)
+        if sync:
+            _sync_dir(target.parent)
 
-    def _make_dir(self, directory: Path) -> None:
+    def _make_dir(self, directory: Path, *, sync: bool) -> None:
         """Make a directory below the root and sync the entry that names it.
 
         A directory that exists is not enough: another thread may have made it and not have synced it yet, and an
         object in it would be acknowledged before its path is durable. Hence the set of those that are known to be.
         """
-        if directory in self._synced and directory.is_dir():
+        if directory in self._made and directory.is_dir():
             return
         if directory != self._root:
-            self._make_dir(directory.parent)
+            self._make_dir(directory.parent, sync=sync)
             directory.mkdir(exist_ok=True)
-            _sync_dir(directory.parent)
-        self._synced.add(directory)
+            if sync:
+                _sync_dir(directory.parent)
+        self._made.add(directory)
 
 
 def _sync_dir(directory: Path) -> None:
@@ -207,13 +193,3 @@ def _sync_dir(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _full_disk_named() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull(f"the disk is full: {error.strerror}") from error
-        raise

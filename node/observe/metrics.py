@@ -15,7 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from node.domain.delivery import DeliveryState
-from node.domain.instance import Answer, Incoming
+from node.domain.instance import Answer
 from node.domain.job import JobState
 from node.domain.peer import Peer
 from node.domain.study import StudyState
@@ -70,17 +70,11 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self._registry.register(_Gauges(version, [p.name for p in configured if p.send], snapshot))
 
-    def counted(self, receive: Callable[[Incoming], Answer]) -> Callable[[Incoming], Answer]:
-        """``receive``, with every object and its answer counted."""
-
-        def count(incoming: Incoming) -> Answer:
-            answer = receive(incoming)
-            peer = self._names.get(incoming.peer, OTHER)
-            self._received.labels(peer, f"{answer.status:04X}").inc()
-            self._bytes.labels(peer).inc(len(incoming.dataset))
-            return answer
-
-        return count
+    def answered(self, calling: str, answer: Answer, size: int) -> None:
+        """Count an object and its answer; ``size`` of its data set, in bytes."""
+        peer = self._names.get(calling, OTHER)
+        self._received.labels(peer, f"{answer.status:04X}").inc()
+        self._bytes.labels(peer).inc(size)
 
     def rejected(self, calling: str, called: str, reason: str) -> None:
         """Count a rejected association. Only ``reason``, one of a few constants, becomes a label."""

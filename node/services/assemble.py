@@ -1,4 +1,7 @@
-"""From kept instances to settled studies: rows follow the disk in batches; a study settles by quiet time."""
+"""From kept instances to settled studies: rows follow the disk in batches.
+
+A study settles by evidence (``node.services.evidence``), else by quiet time.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from typing import Any
 from node.domain.events import Event, Subject
 from node.domain.instance import Aside, AsideReason, Instance
 from node.domain.job import JobState, JobStep
-from node.domain.study import Study, StudyState, StudyStep
+from node.domain.study import Released, Study, StudyState, StudyStep
 from node.ports import Clock, Transaction, UnitOfWork
+from node.services.evidence import Evidence
 from node.services.steps import move_job, move_study
 
 log = logging.getLogger(__name__)
@@ -23,24 +27,35 @@ class Assemble:
 
     Args:
         quiet: the quiet time of studies from a peer, by its calling AE title; ``default`` for all others.
+        evidence: is told of everything that was indexed, releases included; None settles by quiet time alone.
     """
 
     def __init__(
-        self, write: Transaction, read: Transaction, clock: Clock, *, default: timedelta, quiet: Mapping[str, timedelta]
+        self,
+        write: Transaction,
+        read: Transaction,
+        clock: Clock,
+        *,
+        default: timedelta,
+        quiet: Mapping[str, timedelta],
+        evidence: Evidence | None = None,
     ) -> None:
         self._write = write
         self._read = read
         self._clock = clock
         self._default = default
         self._quiet = quiet
+        self._evidence = evidence
 
-    def index(self, batch: Sequence[Instance | Aside]) -> None:
+    def index(self, batch: Sequence[Instance | Aside | Released]) -> None:
         """Write the rows of one batch, in one transaction."""
         with self._write() as tx:
             for aside in (thing for thing in batch if isinstance(thing, Aside)):
                 self._note_aside(tx, aside)
             instances = [thing for thing in batch if isinstance(thing, Instance)]
             self._add(tx, instances)
+        if self._evidence is not None:
+            self._evidence.observe(batch)
 
     def _add(self, tx: UnitOfWork, instances: Sequence[Instance]) -> None:
         known = tx.instances.known(i.sop_instance_uid for i in instances)
@@ -111,7 +126,9 @@ class Assemble:
                 if current != study:
                     continue  # an instance came in between: its quiet time runs anew
                 quiet = (now - study.last_at).total_seconds()
-                detail = {"evidence": f"quiet for {quiet:.1f} s", "instances": study.instances}
+                detail: dict[str, Any] = {"evidence": f"quiet for {quiet:.1f} s", "instances": study.instances}
+                if lacked := self._evidence and self._evidence.forget(study.study_uid):
+                    detail["lacked"] = lacked
                 move_study(tx, study, StudyStep.QUIET, now, detail, settle_at=None)
         return len(due)
 

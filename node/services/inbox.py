@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from node.domain.instance import Aside, Instance
+from node.domain.study import Released
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +24,14 @@ _RETRY_SECONDS = 1.0
 class Inbox:
     """Hands what was kept to ``index`` in batches, on a thread of its own."""
 
-    def __init__(self, index: Callable[[Sequence[Instance | Aside]], None]) -> None:
+    def __init__(self, index: Callable[[Sequence[Instance | Aside | Released]], None]) -> None:
         self._index = index
-        self._queue: SimpleQueue[Instance | Aside] = SimpleQueue()
+        self._queue: SimpleQueue[Instance | Aside | Released] = SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
 
-    def put(self, kept: Instance | Aside) -> None:
-        """Take what is durable on disk; never blocks."""
+    def put(self, kept: Instance | Aside | Released) -> None:
+        """Take what is durable on disk, or the end of its association, in that order; never blocks."""
         self._queue.put(kept)
 
     def start(self) -> None:
@@ -49,7 +50,7 @@ class Inbox:
                 if self._stop.wait(_RETRY_SECONDS):
                     return  # the rows are rebuilt from disk at the next start
 
-    def _gather(self) -> list[Instance | Aside]:
+    def _gather(self) -> list[Instance | Aside | Released]:
         try:
             batch = [self._queue.get(timeout=0.2)]
         except Empty:
@@ -62,7 +63,7 @@ class Inbox:
                 break
         return batch
 
-    def _write(self, batch: list[Instance | Aside]) -> bool:
+    def _write(self, batch: list[Instance | Aside | Released]) -> bool:
         try:
             self._index(batch)
         except Exception:

@@ -15,37 +15,30 @@ from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any
 
-from node.domain.encoded import Truncated, values
 from node.domain.errors import InvalidInput, InvalidInstance, StorageFull
 from node.domain.ids import checked_uid
-from node.domain.instance import Answer, Aside, AsideReason, Incoming, Instance, Origin
+from node.domain.instance import Answer, Aside, AsideReason, Incoming, Instance, Origin, StoreRequest
 from node.domain.part10 import HEAD_LIMIT, head, split
-from node.ports import Clock, InstanceFiles
+from node.ports import Clock, Draft, InstanceFiles
+from node.services.identify import Identity, identify
 
 log = logging.getLogger(__name__)
 
-SUCCESS, PROCESSING_FAILURE, OUT_OF_RESOURCES, DOES_NOT_MATCH = 0x0000, 0x0110, 0xA700, 0xA900
+SUCCESS, PROCESSING_FAILURE, OUT_OF_RESOURCES = 0x0000, 0x0110, 0xA700
 
-_SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
-_UIDS = {
-    _SOP_CLASS: "SOPClassUID",
-    _SOP_INSTANCE: "SOPInstanceUID",
-    _STUDY: "StudyInstanceUID",
-    _SERIES: "SeriesInstanceUID",
-}
 _COMMENT_LENGTH = 64  # ErrorComment (0000,0902) is LO
 _LOCKS = 64
+_FOREIGN = 1024
 _PRUNE_AT = 4096
 
 
 @dataclass(frozen=True)
-class _Identity:
-    """The UIDs of a data set, checked."""
+class _Arrived:
+    """An object whose data set is whole; ``digest`` as in ``Instance``."""
 
-    sop_class_uid: str
-    sop_instance_uid: str
-    study_uid: str
-    series_uid: str
+    request: StoreRequest
+    draft: Draft
+    digest: str
 
 
 class Receive:
@@ -58,6 +51,8 @@ class Receive:
         on_kept: told of every object kept or kept aside, after it is durable and before it is answered. The same
             object aside may be told of more than once (the same invalid object sent twice).
         clock: the time of arrival.
+        on_answered: told of (calling AE title, answer, bytes of the data set) for every object.
+        max_bytes: of a data set; a larger object is refused.
     """
 
     def __init__(
@@ -67,127 +62,200 @@ class Receive:
         is_result_series: Callable[[str], bool],
         on_kept: Callable[[Instance | Aside], None],
         clock: Clock,
+        *,
+        on_answered: Callable[[str, Answer, int], None] = lambda peer, answer, size: None,
+        max_bytes: int = 1 << 32,
     ) -> None:
         self._files = files
         self._lookup = lookup
         self._is_result_series = is_result_series
         self._on_kept = on_kept
         self._clock = clock
+        self._on_answered = on_answered
+        self._max_bytes = max_bytes
         # One SOPInstanceUID at a time: two associations may send it in two studies at once, and the file system
         # arbitrates only within one series.
         self._locks = tuple(Lock() for _ in range(_LOCKS))
         self._unindexed = _Unindexed(lookup)
+        self._foreign: set[str] = set()
+
+    def begin(self, request: StoreRequest) -> Reception:
+        """Begin an object whose data set will come in pieces."""
+        return Reception(self, request)
 
     def store(self, incoming: Incoming) -> Answer:
-        """Keep an object; the answer is given after its bytes are durable.
+        """Keep an object that is in memory."""
+        reception = self.begin(incoming.request)
+        reception.write(memoryview(incoming.dataset))
+        return reception.finish()
+
+    def _keep(self, arrived: _Arrived) -> Answer:
+        try:
+            identity = identify(arrived.request, arrived.draft.dataset)
+        except InvalidInstance as error:
+            self._keep_aside(arrived, AsideReason.INVALID, error)
+            return Answer(error.status, comment_of(error))
+        with self._locks[hash(identity.sop_instance_uid) % _LOCKS]:
+            return self._keep_once(arrived, identity)
+
+    def _keep_once(self, arrived: _Arrived, identity: Identity) -> Answer:
+        """Keep it unless its SOPInstanceUID is known; called by one thread at a time for each.
 
         A conflict (same SOPInstanceUID, other bytes) is answered with success: the bytes are kept, aside and flagged.
         A failure status would make the sender try again for ever, and it would still not change what lies here; no
         warning status fits either, as nothing was coerced or discarded.
         """
-        try:
-            return self._store(incoming)
-        except StorageFull as error:
-            log.error("%r from %s refused: %s", incoming.sop_instance_uid, incoming.peer, error)
-            return Answer(OUT_OF_RESOURCES, "Out of disk space: nothing was kept, send again later")
-        except Exception:
-            # The edge: the association goes on, whatever one object does.
-            log.exception("%r from %s could not be kept", incoming.sop_instance_uid, incoming.peer)
-            return Answer(PROCESSING_FAILURE, "The node failed to keep the object: see its log")
-
-    def _store(self, incoming: Incoming) -> Answer:
-        digest = hashlib.sha256(incoming.dataset).hexdigest()
-        try:
-            identity = identify(incoming)
-        except InvalidInstance as error:
-            self._keep_aside(incoming, digest, AsideReason.INVALID, error)
-            return Answer(error.status, comment_of(error))
-        with self._locks[hash(identity.sop_instance_uid) % _LOCKS]:
-            return self._keep_once(incoming, identity, digest)
-
-    def _keep_once(self, incoming: Incoming, identity: _Identity, digest: str) -> Answer:
         uid = identity.sop_instance_uid
         known = self._unindexed.get(uid) or self._lookup(uid)
         if known is not None:
-            if known.digest != digest:
-                ours = known.origin is Origin.RESULT
-                self._keep_aside(incoming, digest, *(_returned() if ours else _conflict()), identity)
+            ours = known.origin is Origin.RESULT
+            if known.digest != arrived.digest:
+                self._keep_aside(arrived, *(_returned() if ours else _conflict()), identity)
+                return Answer(SUCCESS)
+            return Answer(SUCCESS, study_uid=None if ours else known.study_uid)
+        if self._is_ours(identity.series_uid):
+            self._keep_aside(arrived, *_returned(), identity)
             return Answer(SUCCESS)
-        if self._is_result_series(identity.series_uid):
-            self._keep_aside(incoming, digest, *_returned(), identity)
-            return Answer(SUCCESS)
-        start = head(incoming)
         try:
-            path = self._files.keep(
-                head=start,
-                dataset=incoming.dataset,
-                study_uid=identity.study_uid,
-                series_uid=identity.series_uid,
-                sop_instance_uid=uid,
+            path = arrived.draft.keep(
+                study_uid=identity.study_uid, series_uid=identity.series_uid, sop_instance_uid=uid
             )
         except FileExistsError:
-            return self._keep_beside(incoming, identity, digest)
+            return self._keep_beside(arrived, identity)
         self._tell(
             Instance(
                 sop_instance_uid=uid,
                 sop_class_uid=identity.sop_class_uid,
                 study_uid=identity.study_uid,
                 series_uid=identity.series_uid,
-                transfer_syntax_uid=incoming.transfer_syntax_uid,
-                digest=digest,
-                size=len(start) + len(incoming.dataset),
+                transfer_syntax_uid=arrived.request.transfer_syntax_uid,
+                digest=arrived.digest,
+                size=arrived.draft.size,
                 path=path,
                 origin=Origin.RECEIVED,
                 at=self._clock.now(),
-                peer=incoming.peer,
+                peer=arrived.request.peer,
             )
         )
-        return Answer(SUCCESS)
+        return Answer(SUCCESS, study_uid=identity.study_uid)
 
-    def _keep_beside(self, incoming: Incoming, identity: _Identity, digest: str) -> Answer:
+    def _keep_beside(self, arrived: _Arrived, identity: Identity) -> Answer:
         """The file is there but nobody knows it: another process keeps it too, or telling of it failed before."""
         path = self._files.find(identity.study_uid, identity.series_uid, identity.sop_instance_uid)
         if path is None:
             raise FileNotFoundError(f"{identity.sop_instance_uid} was removed while it arrived again")
         kept = read_kept(self._files, path)
         self._tell(kept)
-        if kept.digest != digest:
-            self._keep_aside(incoming, digest, *_conflict(), identity)
-        return Answer(SUCCESS)
+        if kept.digest != arrived.digest:
+            self._keep_aside(arrived, *_conflict(), identity)
+            return Answer(SUCCESS)
+        return Answer(SUCCESS, study_uid=kept.study_uid)
+
+    def _is_ours(self, series_uid: str) -> bool:
+        """A series that is not ours never becomes it: its UID would have to be one that a job of ours derives."""
+        if series_uid in self._foreign:
+            return False
+        if self._is_result_series(series_uid):
+            return True
+        if len(self._foreign) >= _FOREIGN:
+            self._foreign.clear()
+        self._foreign.add(series_uid)
+        return False
 
     def _tell(self, instance: Instance) -> None:
         self._on_kept(instance)
         self._unindexed.add(instance)
 
     def _keep_aside(
-        self,
-        incoming: Incoming,
-        digest: str,
-        reason: AsideReason,
-        why: InvalidInput,
-        identity: _Identity | None = None,
+        self, arrived: _Arrived, reason: AsideReason, why: InvalidInput, identity: Identity | None = None
     ) -> None:
         now = self._clock.now()
-        uid = identity.sop_instance_uid if identity else _valid(incoming.sop_instance_uid)
+        peer = arrived.request.peer
+        uid = identity.sop_instance_uid if identity else _valid(arrived.request.sop_instance_uid)
         aside = Aside(
             reason=reason,
             detail=f"{why.field}: {why.problem}",
             path="",
             at=now,
-            peer=incoming.peer,
+            peer=peer,
             sop_instance_uid=uid,
             study_uid=identity.study_uid if identity else None,
-            digest=digest,
+            digest=arrived.digest,
         )
-        path = self._files.keep_aside(
-            head=head(incoming),
-            dataset=incoming.dataset,
+        path = arrived.draft.keep_aside(
             folder=f"{reason.value}/{now.date().isoformat()}",
-            name=f"{uid or 'unknown'}-{digest[:16]}",
+            name=f"{uid or 'unknown'}-{arrived.digest[:16]}",
             note=_note(aside, why),
         )
-        log.warning("%s from %s kept aside (%s): %s", uid or "an object", incoming.peer, reason.value, why.field)
+        log.warning("%s from %s kept aside (%s): %s", uid or "an object", peer, reason.value, why.field)
         self._on_kept(replace(aside, path=path))
+
+
+class Reception:
+    """One object on its way in, made by ``Receive.begin``. Raises nothing: what goes wrong is in its answer.
+
+    The data set goes to disk as it comes and is never held in memory. For one thread.
+    """
+
+    def __init__(self, receive: Receive, request: StoreRequest) -> None:
+        self._receive = receive
+        self._request = request
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._draft: Draft | None = None
+        self._failure = self._guarded(self._open)
+
+    def write(self, fragment: memoryview) -> None:
+        """Append to the data set. After a failure, what comes is thrown away: the sender cannot be stopped before."""
+        self._size += len(fragment)
+        if self._failure is None:
+            self._failure = self._guarded(lambda: self._append(fragment))
+
+    def finish(self) -> Answer:
+        """The data set is whole: the answer is given after its bytes are durable, wherever they lie then."""
+        answer = self._failure or self._guarded(self._close) or Answer(PROCESSING_FAILURE)
+        self.abandon()
+        self._receive._on_answered(self._request.peer, answer, self._size)
+        return answer
+
+    def abandon(self) -> None:
+        """The rest will not come: leave nothing."""
+        if self._draft is not None:
+            self._draft.discard()
+
+    def _open(self) -> None:
+        self._draft = self._receive._files.draft(head(self._request))
+
+    def _append(self, fragment: memoryview) -> Answer | None:
+        assert self._draft is not None
+        limit = self._receive._max_bytes
+        if self._size > limit:
+            log.error(
+                "%r from %s refused: more than %d bytes", self._request.sop_instance_uid, self._request.peer, limit
+            )
+            self.abandon()
+            return Answer(OUT_OF_RESOURCES, f"The object is larger than {limit >> 20} MiB")
+        self._digest.update(fragment)
+        self._draft.write(fragment)
+        return None
+
+    def _close(self) -> Answer:
+        assert self._draft is not None
+        return self._receive._keep(_Arrived(self._request, self._draft, self._digest.hexdigest()))
+
+    def _guarded(self, step: Callable[[], Answer | None]) -> Answer | None:
+        """The answer of a step that fails. The edge: the association goes on, whatever one object does."""
+        uid, peer = self._request.sop_instance_uid, self._request.peer
+        try:
+            return step()
+        except StorageFull as error:
+            log.error("%r from %s refused: %s", uid, peer, error)
+            answer = Answer(OUT_OF_RESOURCES, "Out of disk space: nothing was kept, send again later")
+        except Exception:
+            log.exception("%r from %s could not be kept", uid, peer)
+            answer = Answer(PROCESSING_FAILURE, "The node failed to keep the object: see its log")
+        self.abandon()
+        return answer
 
 
 class _Unindexed:
@@ -210,33 +278,6 @@ class _Unindexed:
                 self._prune_at = max(_PRUNE_AT, 2 * len(self._kept))
 
 
-def identify(incoming: Incoming) -> _Identity:
-    """The checked UIDs of an object that is whole and is what its C-STORE command says (PS3.4 B.2.3).
-
-    Raises:
-        InvalidInstance: with the status to answer.
-    """
-    found, fault = values(incoming.dataset, incoming.transfer_syntax_uid, _UIDS)
-    if fault is not None and len(found) < len(_UIDS):
-        raise InvalidInstance(
-            "data set",
-            f"cannot be read as {incoming.transfer_syntax_uid}: {fault}",
-            "Send the object in the transfer syntax that was negotiated",
-        )
-    if isinstance(fault, Truncated):
-        raise InvalidInstance("data set", f"truncated: {fault}", "Send the whole object")
-    uid = {tag: checked_uid(_text(found.get(tag)), keyword) for tag, keyword in _UIDS.items()}
-    for tag, commanded in ((_SOP_CLASS, incoming.sop_class_uid), (_SOP_INSTANCE, incoming.sop_instance_uid)):
-        if uid[tag] != commanded.rstrip("\0 "):
-            raise InvalidInstance(
-                _UIDS[tag],
-                f"{uid[tag]} is not that of the C-STORE command",
-                "Send command and data set with the same UIDs",
-                status=DOES_NOT_MATCH,
-            )
-    return _Identity(uid[_SOP_CLASS], uid[_SOP_INSTANCE], uid[_STUDY], uid[_SERIES])
-
-
 def read_kept(files: InstanceFiles, path: str) -> Instance:
     """Rebuild the row of a kept object from its file: arrival is the file's time, the peer its file meta's source.
 
@@ -245,19 +286,22 @@ def read_kept(files: InstanceFiles, path: str) -> Instance:
         OSError: it cannot be read.
     """
     file = files.absolute(path)
-    content = file.read_bytes()
-    meta = split(content[:HEAD_LIMIT])
-    dataset = content[meta.offset :]
+    with file.open("rb") as opened:
+        meta = split(opened.read(HEAD_LIMIT))
     peer = meta.source_ae_title or ""
-    identity = identify(Incoming(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, dataset, peer))
+    with files.dataset(path) as dataset:
+        identity = identify(
+            StoreRequest(meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax_uid, peer), dataset
+        )
+        size = meta.offset + len(dataset)
     return Instance(
         sop_instance_uid=identity.sop_instance_uid,
         sop_class_uid=identity.sop_class_uid,
         study_uid=identity.study_uid,
         series_uid=identity.series_uid,
         transfer_syntax_uid=meta.transfer_syntax_uid,
-        digest=hashlib.sha256(dataset).hexdigest(),
-        size=len(content),
+        digest=files.digest(path),
+        size=size,
         path=path,
         origin=Origin.RECEIVED,
         at=datetime.fromtimestamp(file.stat().st_mtime, UTC),
@@ -325,10 +369,6 @@ def _note(aside: Aside, why: InvalidInput) -> dict[str, Any]:
         "study_uid": aside.study_uid,
         "digest": aside.digest,
     }
-
-
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode("latin-1")
 
 
 def _valid(uid: str) -> str | None:

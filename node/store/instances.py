@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sqlalchemy import bindparam, insert, inspect
+from sqlalchemy import select as sql_select
 from sqlmodel import Session, col, func, select
 
 from node.domain.instance import Aside, AsideReason, Instance, Origin
@@ -11,6 +13,8 @@ from node.store.rows import build, values
 from node.store.tables import AsideRow, InstanceRow
 
 _CHUNK = 500  # bound variables in one IN (…)
+
+_BY_UID = sql_select(inspect(InstanceRow).local_table).where(col(InstanceRow.sop_instance_uid) == bindparam("uid"))
 
 
 def _instance(row: InstanceRow) -> Instance:
@@ -25,13 +29,15 @@ class InstanceRepository:
 
     def add(self, instances: Iterable[Instance]) -> None:
         """Insert; a SOPInstanceUID that is there already raises."""
-        self._session.add_all(InstanceRow(**values(instance)) for instance in instances)
-        self._session.flush()
+        rows = [values(instance) for instance in instances]
+        if rows:
+            self._session.execute(insert(InstanceRow), rows)
 
     def get(self, sop_instance_uid: str) -> Instance | None:
         """The row of one SOPInstanceUID."""
-        row = self._session.get(InstanceRow, sop_instance_uid)
-        return None if row is None else _instance(row)
+        # Asked for every object that is received: past the session, which costs as much again.
+        row = self._session.connection().execute(_BY_UID, {"uid": sop_instance_uid}).first()
+        return None if row is None else build(Instance, row, origin=Origin(row.origin))
 
     def known(self, sop_instance_uids: Iterable[str]) -> dict[str, Instance]:
         """Those of the given UIDs that have a row."""

@@ -21,7 +21,7 @@ def main(data_dir: Path) -> None:
     files = DiskFiles(data_dir, min_free_bytes=0)
     files.sweep()
     receive = Receive(files, lambda uid: None, lambda uid: False, lambda kept: None, SystemClock())
-    scp = StorageSCP("AINODE", "127.0.0.1", 0, receive.store, lambda calling: True)
+    scp = StorageSCP("AINODE", "127.0.0.1", 0, receive.store, lambda calling: True, begin=receive.begin)
     scp.start()
     print(scp.port, flush=True)  # noqa: T201 - the parent reads it
     threading.Event().wait()

@@ -53,19 +53,23 @@ class Node:
         self.told: list[Instance | Aside] = []
         self.answers: list[Answer] = []
         self.rejected: list[tuple[str, str, str]] = []
-        self._receive = Receive(self.files, lambda uid: None, lambda uid: False, self.told.append, FakeClock())
+        receive = Receive(
+            self.files,
+            lambda uid: None,
+            lambda uid: False,
+            self.told.append,
+            FakeClock(),
+            on_answered=lambda peer, answer, size: self.answers.append(answer),
+        )
         self.scp = StorageSCP(
             "AINODE",
             "127.0.0.1",
             0,
-            self._store,
+            receive.store,
             lambda calling: calling in ("CT1", "STORESCU", "ECHOSCU"),
+            begin=receive.begin,
             on_reject=lambda *rejected: self.rejected.append(rejected),
         )
-
-    def _store(self, incoming: Incoming) -> Answer:
-        self.answers.append(self._receive.store(incoming))
-        return self.answers[-1]
 
     @property
     def peer(self) -> Peer:

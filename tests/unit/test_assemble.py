@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from node.domain.instance import Aside, AsideReason
 from node.domain.job import JobState
-from node.domain.study import StudyState
+from node.domain.study import Released, StudyState
 from tests.house import LEASE, House
 
 
@@ -22,6 +22,16 @@ def test_a_study_settles_after_its_quiet_time_and_not_before(house: House) -> No
     assert study is not None
     assert (study.state, study.revision, study.instances) == (StudyState.SETTLED, 1, 3)
     assert events == [("open", "receiving"), ("quiet", "settled")]
+
+
+def test_without_evidence_a_release_settles_nothing(house: House) -> None:
+    house.assemble.index([house.receive("1.1"), Released("CT1", frozenset(("1.2",)), house.clock.now())])
+    house.clock.tick(9.9)
+    assert house.assemble.settle() == 0
+    house.clock.tick(0.2)
+    assert house.assemble.settle() == 1
+    with house.database.read() as tx:
+        assert tx.journal.of_study("1.2")[-1].detail == {"revision": 1, "evidence": "quiet for 10.1 s", "instances": 1}
 
 
 def test_a_peer_may_have_a_quiet_time_of_its_own(house: House) -> None:

@@ -113,9 +113,9 @@ def test_a_full_disk_is_named_and_leaves_nothing(files: DiskFiles, monkeypatch: 
 
 def test_an_object_aside_lies_beside_its_note_and_once(files: DiskFiles) -> None:
     for _ in range(2):
-        path = files.keep_aside(
-            head=HEAD, dataset=SENT.dataset, folder="conflict/2026-01-02", name="1.2.3.4-ab", note={"why": "ü"}
-        )
+        draft = files.draft(HEAD)
+        draft.write(SENT.dataset)
+        path = draft.keep_aside(folder="conflict/2026-01-02", name="1.2.3.4-ab", note={"why": "ü"})
     assert path == "aside/conflict/2026-01-02/1.2.3.4-ab.dcm"
     assert files.digest(path) == DIGEST
     assert json.loads(files.absolute("aside/conflict/2026-01-02/1.2.3.4-ab.json").read_text("utf-8")) == {"why": "ü"}

@@ -96,6 +96,21 @@ def test_deflated_data_sets_are_inflated_to_a_limit(monkeypatch: pytest.MonkeyPa
     assert "more than" in str(values(data, objects.DEFLATED, ())[1])
 
 
+@pytest.mark.parametrize("window", [12, 13, 64])
+@pytest.mark.parametrize("syntax", [*SYNTAXES, objects.DEFLATED])
+def test_what_is_read_at_once_makes_no_difference(monkeypatch: pytest.MonkeyPatch, syntax: str, window: int) -> None:
+    data = objects.encoded(nested(undefined=True), objects.EXPLICIT if syntax == objects.DEFLATED else syntax)
+    if syntax == objects.DEFLATED:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = deflater.compress(data) + deflater.flush()
+    expected = values(data, syntax, {STUDY})
+    assert expected == ({STUDY: b"1.2.3\0"}, None)
+    monkeypatch.setattr(encoded, "_WINDOW", window)
+    assert values(data, syntax, {STUDY}) == expected
+    _, fault = values(data[:-3], syntax, {STUDY})
+    assert isinstance(fault, Truncated)
+
+
 def test_zeros_behind_the_last_element_are_padding() -> None:
     assert values(objects.encoded(objects.dataset()) + bytes(7), objects.EXPLICIT, ())[1] is None
     assert isinstance(values(bytes(8) + b"x", objects.EXPLICIT, ())[1], Malformed)

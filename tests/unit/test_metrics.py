@@ -9,9 +9,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from node.domain.instance import Answer, Incoming
+from node.domain.instance import Answer
 from tests.admin import TOKEN, AdminHouse, serving
-from tests.house import CT, EXPLICIT
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -51,19 +50,16 @@ def test_a_state_without_anything_in_it_is_zero_and_not_absent(house: AdminHouse
 
 
 def test_received_instances_count_by_peer_and_status(house: AdminHouse) -> None:
-    answers = iter([Answer(0x0000), Answer(0x0000), Answer(0xA700, "full")])
-    receive = house.metrics.counted(lambda incoming: next(answers))
-    for caller in ("SCANNER1", "SCANNER1", "SCANNER1"):
-        receive(Incoming(CT, "1.2.3", EXPLICIT, b"12345", caller))
+    for answer in (Answer(0x0000), Answer(0x0000), Answer(0xA700, "full")):
+        house.metrics.answered("SCANNER1", answer, 5)
     assert value(house, "ainode_instances_received_total", peer="CT1", status="0000") == 2
     assert value(house, "ainode_instances_received_total", peer="CT1", status="A700") == 1
     assert value(house, "ainode_received_bytes_total", peer="CT1") == 15
 
 
 def test_strangers_share_one_label(house: AdminHouse) -> None:
-    receive = house.metrics.counted(lambda incoming: Answer(0x0000))
     for caller in ("EVIL1", "EVIL2", "CT1", "PACS"):
-        receive(Incoming(CT, "1.2.3", EXPLICIT, b"", caller))
+        house.metrics.answered(caller, Answer(0x0000), 0)
     assert value(house, "ainode_instances_received_total", peer="other", status="0000") == 3
     assert value(house, "ainode_instances_received_total", peer="PACS", status="0000") == 1
     assert value(house, "ainode_instances_received_total", peer="EVIL1", status="0000") is None

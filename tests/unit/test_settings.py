@@ -167,6 +167,7 @@ class TestWhatIsRefused:
             ("node:\n  port: 1\n  port: 2", 3, "node.port", "is there since line 2"),
             ("peers:\n  A: {ae_title: A, host: h}\n  A: {ae_title: B, host: h}", 3, "peers.A", "since line 2"),
             ("peers:\n  PACS: {ae_title: PACS, host: h, send: true}", 2, "peers.PACS", "Add the port"),
+            ("peers:\n  PACS: {ae_title: PACS, host: h, query: true}", 2, "peers.PACS", "Add the port"),
             ("peers:\n  PACS: {ae_title: PACS, port: 104}", 2, "peers.PACS.host", "Add it"),
             ("peers:\n  'A@B': {ae_title: A, host: h}", 2, "peers.A@B", "pattern"),
             ("work:\n  device: gpu", 2, "work.device", "'gpu'"),

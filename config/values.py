@@ -1,0 +1,121 @@
+"""What the settings are made of: names, numbers, networks and patterns, each checked and refused with what mends it."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
+from pydicom.datadict import dictionary_VR, keyword_dict
+
+from node.domain.errors import InvalidInput
+from node.domain.ids import checked_ae_title
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at one place of the tree, and what mends it. ``path`` is relative to where it was found."""
+
+    path: tuple[str | int, ...]
+    problem: str
+    fix: str
+
+
+def refuse(*problems: Problem) -> PydanticCustomError:
+    """The error of a validator; ``config.load`` turns each problem into a line that names its place."""
+    text = "; ".join(f"{p.problem}. {p.fix}" for p in problems)
+    return PydanticCustomError("refused", "{text}", {"text": text, "problems": problems})
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """``Did you mean X?`` where a known word is close to ``word``."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
+    return f"Did you mean {close[0]}?" if close else None
+
+
+def _ae_title(value: str) -> str:
+    try:
+        return checked_ae_title(value)
+    except InvalidInput as error:
+        raise refuse(Problem((), error.problem, error.fix)) from None
+
+
+def _keyword(value: str) -> str:
+    if value not in keyword_dict:
+        fix = did_you_mean(value, keyword_dict) or "Write the keyword as PS3.6 has it, for instance BodyPartExamined"
+        raise refuse(Problem((), f"{value!r} is no keyword of the DICOM dictionary", fix))
+    vr = dictionary_VR(value)
+    if vr == "SQ" or vr.startswith("O"):
+        raise refuse(Problem((), f"{value} has VR {vr} and cannot be compared", "Choose an attribute with text in it"))
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        fix = "Write a Python regular expression, in single quotes"
+        raise refuse(Problem((), f"{value!r} is no regular expression: {error}", fix)) from None
+    return value
+
+
+def _number(value: str) -> str:
+    try:
+        finite = math.isfinite(float(value))
+    except ValueError:
+        finite = False
+    if not finite:
+        raise refuse(Problem((), f"{value!r} is no number", "Write a number"))
+    return value
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("sqlite:///", "postgresql+psycopg://")):
+        fix = "Begin with sqlite:/// or postgresql+psycopg://"
+        raise refuse(Problem((), "names no database that the node knows", fix))
+    return value
+
+
+def _network(value: object) -> object:
+    try:
+        return ipaddress.ip_network(str(value), strict=False)
+    except ValueError:
+        fix = "Write an address or a network, for instance 10.0.0.0/24; 0.0.0.0/0 and ::/0 are everywhere"
+        raise refuse(Problem((), f"{value!r} is no network", fix)) from None
+
+
+def _subject(value: str) -> str:
+    if value.startswith("subject=") or "=" not in value:
+        fix = "Write it in quotes as `openssl x509 -noout -subject -nameopt RFC2253` does: 'CN=CT1,O=Hospital'"
+        raise refuse(Problem((), f"{value!r} is no certificate subject", fix))
+    return value
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Item = TypeVar("Item")
+OneOrMore = Annotated[tuple[Item, ...], BeforeValidator(_listed)]  # one alone needs no list, in the environment too
+CIDR = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Subject = Annotated[str, AfterValidator(_subject)]
+DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
+Number = Annotated[str, AfterValidator(_number)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Keyword = Annotated[str, AfterValidator(_keyword)]
+# No "@" and no spaces: a name stands where AE@host:port may stand, in paths and in metric labels.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Text = Annotated[str, Field(min_length=1)]
+Words = Annotated[tuple[Text, ...], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]

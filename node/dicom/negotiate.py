@@ -1,0 +1,148 @@
+"""Negotiation of an association as its acceptor (PS3.8 section 7.1.1, PS3.7 annex D.3), by pynetdicom's PDU classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import build_context, negotiate_unrestricted
+
+from node.dicom import wire
+from node.dicom.admission import Rejection
+from node.dicom.wire import AbortReason, ProtocolError
+from node.domain.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+log = logging.getLogger(__name__)
+
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
+_ACCEPTED = 0
+
+# PS3.8 table 9-21: permanent, by the service user and by the service provider (ACSE); transient, by the provider
+# (presentation).
+_NO_APPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
+_NO_PROTOCOL_VERSION = Rejection(1, 2, 2, "protocol version not supported")
+LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit exceeded")
+
+
+@dataclass(frozen=True)
+class Context:
+    """An accepted presentation context. ``storage`` is whether C-STORE is what it is for."""
+
+    abstract_syntax: str
+    transfer_syntax: str
+    storage: bool
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An A-ASSOCIATE-RQ (PS3.8 9.3.2); AE titles without padding."""
+
+    calling: str
+    called: str
+    pdu: Any
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was negotiated: accepted contexts by ID, the peer's maximum PDU length (0 is none) and the answer."""
+
+    contexts: Mapping[int, Context]
+    max_pdu: int
+    accept: bytes
+
+
+def proposal(body: memoryview) -> Proposal:
+    """Decode an A-ASSOCIATE-RQ.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    pdu = A_ASSOCIATE_RQ()
+    try:
+        pdu.decode(bytes((1, 0)) + body.nbytes.to_bytes(4, "big") + bytes(body))
+        return Proposal(pdu.calling_ae_title.strip(), pdu.called_ae_title.strip(), pdu)
+    except Exception as error:
+        # pynetdicom's decoders raise whatever the bytes lead them to: no list of errors would be complete.
+        raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ: {error!r}") from error
+
+
+def refusal(asked: Proposal) -> Rejection | None:
+    """Why no association of this kind is ours to accept, whoever asks."""
+    if not asked.pdu.protocol_version & 1:
+        return _NO_PROTOCOL_VERSION
+    if str(asked.pdu.application_context_name) != _APPLICATION_CONTEXT:
+        return _NO_APPLICATION_CONTEXT
+    return None
+
+
+def agree(asked: Proposal, services: Collection[str]) -> Agreement:
+    """Accept every storage SOP class, known, private or of a later edition, in the first transfer syntax proposed.
+
+    Args:
+        services: abstract syntaxes that are served beside storage, in the uncompressed transfer syntaxes.
+
+    Raises:
+        ProtocolError: what is proposed contradicts itself.
+    """
+    try:
+        request = asked.pdu.to_primitive()
+        user = asked.pdu.user_information
+        roles = {uid: (role.scu_role, role.scp_role) for uid, role in user.role_selection.items()}
+        results, replies = negotiate_unrestricted(
+            request.presentation_context_definition_list, [build_context(uid) for uid in services], roles
+        )
+        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies])
+        accepted: dict[int, Context] = {
+            context.context_id or 0: Context(
+                abstract_syntax=str(context.abstract_syntax),
+                transfer_syntax=str(context.transfer_syntax[0]),
+                storage=context.abstract_syntax not in services,
+            )
+            for context in results
+            if context.result == _ACCEPTED
+        }
+        return Agreement(accepted, int(user.maximum_length or 0), answer)
+    except Exception as error:
+        raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ: {error!r}") from error
+
+
+def _ourselves() -> list[Any]:
+    length = MaximumLengthNotification()
+    length.maximum_length_received = wire.MAX_PDU
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    return [length, implementation, version]
+
+
+def _window(user: Any) -> list[Any]:
+    """One operation at a time, said where the peer proposes a window (PS3.7 D.3.3.3)."""
+    if user.async_ops_window is None:
+        return []
+    window = AsynchronousOperationsWindowNegotiation()
+    window.maximum_number_operations_invoked = 1
+    window.maximum_number_operations_performed = 1
+    return [window]
+
+
+def _accept(request: Any, results: list[Any], user_information: list[Any]) -> bytes:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = _APPLICATION_CONTEXT
+    primitive.calling_ae_title = request.calling_ae_title
+    primitive.called_ae_title = request.called_ae_title
+    primitive.result = _ACCEPTED
+    primitive.result_source = 1
+    primitive.presentation_context_definition_results_list = results
+    primitive.user_information = user_information
+    return bytes(A_ASSOCIATE_AC(primitive).encode())
