@@ -60,11 +60,13 @@ def send(node: RunningNode, files: Sequence[Path]) -> None:
 
 def the_study(node: RunningNode) -> tuple[Study, list[Event]]:
     """The only study, and what happened to it."""
+    (study,) = eventually(lambda: node.rows()[0], "the study has a row", seconds=10)
     database = Database(f"sqlite:///{node.data_dir}/ainode.db")
     try:
         with database.read() as tx:
-            (study,) = tx.studies.latest()
-            return study, tx.journal.of_study(study.study_uid)
+            current = tx.studies.get(study.study_uid)
+            assert current is not None
+            return current, tx.journal.of_study(study.study_uid)
     finally:
         database.close()
 
