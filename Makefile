@@ -4,14 +4,18 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # Further words for pytest, for instance PYTEST_ARGS="tests/unit -k settings".
 PYTEST_ARGS ?=
-# Further words for the bench, for instance BENCH_ARGS=--quick.
+# How long make fuzz looks, all properties together.
+FUZZ_SECONDS ?= 600
+# Further words for a bench, for instance BENCH_ARGS=--quick.
 BENCH_ARGS ?=
+# Those for its stream of studies, for instance STREAM_ARGS="--study DIR".
+STREAM_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check bench-ingest clean
+.PHONY: help setup demo serve test fuzz soak check bench-ingest bench-evidence bench-pipeline clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,7 +37,14 @@ serve: $(STAMP) ## Start the node with node.yaml, or the file that AINODE_CONFIG
 	$(BIN)/ainode serve
 
 test: $(STAMP) ## Run the tests; what needs a peer that is not installed skips by name
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# No limit of time for a test: the properties themselves find a hang.
+fuzz: $(STAMP) ## Look for streams that break the receiver, for FUZZ_SECONDS (ten minutes)
+	AINODE_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -m fuzz -o timeout=0 $(PYTEST_ARGS)
+
+soak: $(STAMP) ## Kill the receiver a hundred times, with the figures; minutes
+	AINODE_SOAK=1 $(BIN)/python -m pytest -s tests/acceptance/test_receiver_kills.py $(PYTEST_ARGS)
 
 check: $(STAMP) ## The gate: format, lint, strict types, import contracts
 	$(BIN)/ruff format --check .
@@ -43,6 +54,14 @@ check: $(STAMP) ## The gate: format, lint, strict types, import contracts
 
 bench-ingest: $(STAMP) ## Measure receiving beside DCMTK, Orthanc and stock pynetdicom; half an hour
 	$(BIN)/python bench/ingest.py $(BENCH_ARGS)
+
+bench-pipeline: $(STAMP) ## Measure what surrounds a network beside MONAI and SimpleITK; a quarter of an hour
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python bench/pipeline.py $(BENCH_ARGS)
+	$(BIN)/python bench/stream.py $(STREAM_ARGS)
+
+bench-evidence: $(STAMP) ## Measure how soon a complete CT settles; BENCH_ARGS="--study DIR" takes a real one
+	$(BIN)/python bench/evidence.py $(BENCH_ARGS)
 
 clean: ## Remove the environment and everything generated; received data (data_dir) stays
 	rm -rf .venv .cache build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

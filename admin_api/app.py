@@ -9,7 +9,7 @@ from admin_api.auth import require_token
 from admin_api.deps import AdminServices
 from admin_api.errors import INVALID, UNAUTHORIZED, answer_errors
 from admin_api.headers import SecurityHeaders
-from admin_api.routes import aside, deliveries, jobs, metrics, models, routing, status, studies
+from admin_api.routes import aside, deliveries, dicomweb, jobs, metrics, models, routing, status, studies
 from node.domain.errors import InvalidSettings
 
 API_PREFIX = "/api/v1"
@@ -19,7 +19,8 @@ def create_app(services: AdminServices) -> FastAPI:
     """The application.
 
     Open are ``/healthz``, ``/readyz``, the pages (``/``, ``/docs``: they hold no data, their scripts ask for the
-    token) and ``/openapi.json``; everything else needs the token. No other origin may call it (no CORS).
+    token) and ``/openapi.json``; DICOMweb needs the token of a peer, everything else that of the API. No other origin
+    may call it (no CORS).
 
     Raises:
         InvalidSettings: the token is empty.
@@ -39,6 +40,7 @@ def create_app(services: AdminServices) -> FastAPI:
     answer_errors(app)
     app.include_router(status.probes)
     app.include_router(pages.router)
+    app.include_router(dicomweb.router)
     guarded = [Depends(require_token)]
     app.include_router(metrics.router, dependencies=guarded, responses=UNAUTHORIZED)
     for each in (status, studies, jobs, deliveries, routing, models, aside):

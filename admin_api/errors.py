@@ -19,7 +19,19 @@ Answers = dict[int | str, dict[str, Any]]
 UNAUTHORIZED: Answers = {401: {"model": ErrorAnswer, "description": "The token is missing or wrong."}}
 NOT_FOUND: Answers = {404: {"model": ErrorAnswer, "description": "There is none with this id."}}
 NOT_DEAD: Answers = {409: {"model": ErrorAnswer, "description": "It is not dead, or was moved meanwhile."}}
+NOT_NOW: Answers = {409: {"model": ErrorAnswer, "description": "Not in its present state."}}
 INVALID: Answers = {422: {"model": ErrorAnswer, "description": "A parameter is not allowed."}}
+
+
+class Refusal(HTTPException):
+    """A request that is not served: names what is wrong, and what the caller can do."""
+
+    def __init__(
+        self, status: int, field: str | None, problem: str, fix: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(status, problem, headers)
+        self.field = field
+        self.fix = fix
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -46,9 +58,8 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 401:
-            fix = "Send 'Authorization: Bearer TOKEN'; 'ainode token' prints it"
-            return _answer(401, "Authorization", error.detail, fix, error.headers)
+        if isinstance(error, Refusal):
+            return _answer(error.status_code, error.field, error.detail, error.fix, error.headers)
         return _answer(error.status_code, None, error.detail, "/docs lists every path and method", error.headers)
 
     @app.exception_handler(Exception)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from node.domain.delivery import DeliveryState
 from node.domain.events import Subject
 from node.domain.instance import AsideReason
-from node.domain.job import JobState
+from node.domain.job import JobState, Role
+from node.domain.priority import Priority
 from node.domain.route import Operator
 from node.domain.study import StudyState
 
@@ -130,6 +131,8 @@ class JobOut(Schema):
     reason: Annotated[str | None, Field(description="Why it was refused, failed or is waiting to be run again.")]
     findings: dict[str, Any] | None
     timings: Annotated[dict[str, float] | None, Field(description="Seconds by stage.")]
+    priority: Annotated[Priority, Field(description="0 routine, 1 high, 2 STAT: the most urgent is run first.")]
+    role: Annotated[Role, Field(description="Results of a shadow or control are never sent.")]
 
 
 class DeliveryOut(Schema):

@@ -15,7 +15,7 @@ from config.source import CONFIG_VARIABLE, Location, override, read_file
 from config.values import Problem, did_you_mean
 
 DEFAULT_FILE = Path("node.yaml")
-_SECRETS: frozenset[Location] = frozenset({("api", "token"), ("database", "url")})
+_SECRETS = frozenset({"token", "url", "dicomweb_token", "hub_token", "mlflow_token"})  # no other keys have these names
 _FIXES = {
     "missing": "Add it",
     "bool_parsing": "Write true or false",
@@ -81,7 +81,8 @@ def _problems(details: ErrorDetails) -> Iterator[Problem]:
     elif kind in _SECTION_WANTED:
         yield Problem(path, "is no section", f"Write keys below it: {', '.join(_keys_at(path)) or 'NAME: ...'}")
     else:
-        shown = f"{details['input']!r}: " if isinstance(details["input"], str) and path not in _SECRETS else ""
+        secret = path[-1:] and path[-1] in _SECRETS
+        shown = f"{details['input']!r}: " if isinstance(details["input"], str) and not secret else ""
         yield Problem(
             path, shown + details["msg"][0].lower() + details["msg"][1:], _FIXES.get(kind, "Change the value")
         )

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from config import certificates
 from config.values import (
@@ -19,6 +19,8 @@ from config.values import (
     AETitle,
     Count,
     DatabaseURL,
+    Device,
+    HttpsURL,
     Keyword,
     ListenPort,
     Name,
@@ -28,14 +30,17 @@ from config.values import (
     Port,
     Positive,
     Problem,
+    Secret,
     Subject,
     Text,
+    Token,
     Words,
     did_you_mean,
     refuse,
 )
 from node.domain.model import Qualification
 from node.domain.peer import Peer
+from node.domain.priority import Priority
 from node.domain.route import Condition, Operator, Route
 
 
@@ -52,10 +57,17 @@ class Sync(StrEnum):
     NONE = "none"  # when the kernel has written it
 
 
+class WhenFull(StrEnum):
+    """What is refused while free space is below the watermark."""
+
+    OBJECTS = "refuse_objects"  # each C-STORE is answered with A700
+    ASSOCIATIONS = "refuse_associations"  # A-ASSOCIATE-RJ, transient, temporary congestion
+
+
 class NodeSettings(Section):
     """The node as a DICOM application entity, and where its data lie.
 
-    ``name`` fits StationName (0008,1010). ``min_free_mb`` is the watermark, in MiB, below which C-STORE answers A700.
+    ``name`` fits StationName (0008,1010). ``min_free_mb`` is the watermark, in MiB, below which nothing is taken.
     """
 
     ae_title: AETitle = "AINODE"
@@ -64,8 +76,10 @@ class NodeSettings(Section):
     data_dir: Path = Path("var")
     name: Annotated[str, Field(pattern=r"^[^\\\x00-\x1f]+$", max_length=16)] = "ainode"
     min_free_mb: Annotated[int, Field(ge=0)] = 2048
+    when_full: WhenFull = WhenFull.OBJECTS
     max_object_mb: Count = 4096
     sync: Sync = Sync.INSTANCE
+    receivers: Annotated[int, Field(ge=1, le=64)] = 1
     max_associations: Count = 16
     accept_unknown_peers: bool = False
 
@@ -100,11 +114,15 @@ class TlsSettings(Section):
 
 
 class ApiSettings(Section):
-    """The admin API. Without ``token`` the node makes one and keeps it in ``data_dir/api.token``."""
+    """The admin API and DICOMweb. Without ``token`` the node makes one and keeps it in ``data_dir/api.token``.
+
+    ``proxies`` are believed when they say in X-Forwarded-For from where a request comes.
+    """
 
     host: Text = "127.0.0.1"
     port: ListenPort = 8080
-    token: Annotated[SecretStr, Field(min_length=16)] | None = None
+    token: Token | None = None
+    proxies: OneOrMore[CIDR] = ()
 
 
 class AssembleSettings(Section):
@@ -121,7 +139,7 @@ class DatabaseSettings(Section):
 
 
 class PeerSettings(Section):
-    """One DICOM neighbour. ``max_pdu`` in bytes."""
+    """One DICOM neighbour. ``max_pdu`` in bytes. Whoever shows ``dicomweb_token`` stores as this peer by STOW-RS."""
 
     ae_title: AETitle
     host: Text
@@ -136,6 +154,7 @@ class PeerSettings(Section):
     certificate_subjects: OneOrMore[Subject] = ()
     max_associations: Count | None = None
     tls: bool = False
+    dicomweb_token: Token | None = None
 
     @model_validator(mode="after")
     def _what_is_called_needs_a_port(self) -> Self:
@@ -185,6 +204,14 @@ class ConditionSettings(Section):
         return operands
 
 
+class Urgency(StrEnum):
+    """The names of `Priority`."""
+
+    ROUTINE = "routine"
+    HIGH = "high"
+    STAT = "stat"
+
+
 class RouteSettings(Section):
     """Which studies go to which pipeline, and its results to which peers. An empty ``when`` takes every study."""
 
@@ -192,16 +219,54 @@ class RouteSettings(Section):
     when: Mapping[Keyword, ConditionSettings] = Field(default_factory=dict)
     pipeline: Text
     send_to: tuple[str, ...] = ()
+    priority: Urgency = Urgency.ROUTINE
 
 
 class WorkSettings(Section):
-    """How jobs run. ``retry_seconds`` is the base of the backoff, doubled after each attempt."""
+    """How jobs run. ``retry_seconds`` is the base of the backoff, doubled after each attempt.
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")] = "auto"
+    A worker for each ``device``, that runs ``beside`` jobs at once: one uses the device, others are read or written.
+    Each keeps registered versions loaded, the latest used, up to ``warm_mb`` MiB of model files.
+    """
+
+    device: Annotated[OneOrMore[Device], Field(min_length=1)] = ("auto",)
+    beside: Annotated[int, Field(ge=1, le=4)] = 2
+    warm_mb: Annotated[int, Field(ge=0)] = 4096
     timeout_seconds: Positive = 900
     attempts: Count = 3
     lease_seconds: Positive = 60
     retry_seconds: Positive = 30
+
+
+class ModelSettings(Section):
+    """Registered model versions. ``public_keys``: Ed25519, PEM files, of those who may sign versions.
+
+    ``hub`` is where ``hf://`` leads, ``mlflow_uri`` where ``models:/`` does. With ``mlflow_user`` the token is a
+    password, without a bearer token. ``download_timeout_seconds``: how long a server may be silent.
+    """
+
+    max_mb: Count = 20480
+    require_signature: bool = False
+    public_keys: tuple[Path, ...] = ()
+    hub: HttpsURL = "https://huggingface.co"
+    hub_token: Secret | None = None
+    mlflow_uri: HttpsURL | None = None
+    mlflow_user: Annotated[str, Field(pattern=r"^[^:]+$")] | None = None
+    mlflow_token: Secret | None = None
+    download_timeout_seconds: Positive = 60
+
+    @model_validator(mode="after")
+    def _keys_and_token_are_there(self) -> Self:
+        problems = [
+            Problem(("public_keys", index), f"{path} is no file", "Name a PEM file with an Ed25519 public key")
+            for index, path in enumerate(self.public_keys)
+            if not path.is_file()
+        ]
+        if self.mlflow_user is not None and self.mlflow_token is None:
+            problems.append(Problem(("mlflow_token",), "is not set, and mlflow_user is", "Set it to the password"))
+        if problems:
+            raise refuse(*problems)
+        return self
 
 
 class DeliverSettings(Section):
@@ -244,13 +309,18 @@ class Settings(Section):
     peers: Mapping[Name, PeerSettings] = Field(default_factory=dict)
     routes: tuple[RouteSettings, ...] = ()
     work: WorkSettings = WorkSettings()
+    models: ModelSettings = ModelSettings()
     deliver: DeliverSettings = DeliverSettings()
     results: ResultSettings = ResultSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        problems = [*_repeated_routes(self.routes), *_bad_destinations(self.routes, self.peers)]
+        problems = [
+            *_repeated_routes(self.routes),
+            *_bad_destinations(self.routes, self.peers),
+            *_shared_tokens(self.api, self.peers),
+        ]
         if self.tls.cert is None:
             problems += _wants_tls(self.peers)
         if problems:
@@ -276,6 +346,16 @@ def _bad_destinations(routes: tuple[RouteSettings, ...], peers: Mapping[str, Pee
                 yield Problem(path, f"peer {name} is not one that we send to", f"Set peers.{name}.send to true")
 
 
+def _shared_tokens(api: ApiSettings, peers: Mapping[str, PeerSettings]) -> Iterable[Problem]:
+    """A token says who sends, so no two peers may have the same, and none that of the admin API."""
+    owners = {} if api.token is None else {api.token.get_secret_value(): "api.token"}
+    for name, peer in peers.items():
+        if peer.dicomweb_token is not None:
+            owner = owners.setdefault(peer.dicomweb_token.get_secret_value(), f"peers.{name}.dicomweb_token")
+            if owner != f"peers.{name}.dicomweb_token":
+                yield Problem(("peers", name, "dicomweb_token"), f"is the same as {owner}", "Give each its own")
+
+
 def _wants_tls(peers: Mapping[str, PeerSettings]) -> Iterable[Problem]:
     for name, peer in peers.items():
         for key, wanted in (("tls", peer.tls), ("certificate_subjects", peer.certificate_subjects)):
@@ -292,7 +372,18 @@ def database_url(settings: Settings) -> str:
 
 def peers(settings: Settings) -> dict[str, Peer]:
     """The neighbours by name."""
-    return {name: Peer(name=name, **dict(peer)) for name, peer in settings.peers.items()}
+    return {
+        name: Peer(name=name, **peer.model_dump(exclude={"dicomweb_token"})) for name, peer in settings.peers.items()
+    }
+
+
+def dicomweb_tokens(settings: Settings) -> dict[str, str]:
+    """The tokens of the peers that may store by DICOMweb, by the peer's name. Secret: never log them."""
+    return {
+        name: peer.dicomweb_token.get_secret_value()
+        for name, peer in settings.peers.items()
+        if peer.dicomweb_token is not None
+    }
 
 
 def routes(settings: Settings) -> tuple[Route, ...]:
@@ -307,6 +398,7 @@ def routes(settings: Settings) -> tuple[Route, ...]:
             ),
             pipeline=route.pipeline,
             send_to=route.send_to,
+            priority=Priority[route.priority.name],
         )
         for route in settings.routes
     )

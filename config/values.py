@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import math
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -83,6 +85,23 @@ def _database_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _https_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
+        fix = "Write https://HOST, with a port and a path if need be; a token has a key of its own"
+        raise refuse(Problem((), "is no address of an HTTPS server", fix))
+    return value.rstrip("/")
+
+
+def authorization(user: str | None, token: SecretStr | None) -> str | None:
+    """The value of the header Authorization: Basic (RFC 7617) with a user, else Bearer (RFC 6750). Never log it."""
+    if token is None:
+        return None
+    if user is None:
+        return f"Bearer {token.get_secret_value()}"
+    return "Basic " + base64.b64encode(f"{user}:{token.get_secret_value()}".encode()).decode()
+
+
 def _network(value: object) -> object:
     try:
         return ipaddress.ip_network(str(value), strict=False)
@@ -106,7 +125,11 @@ Item = TypeVar("Item")
 OneOrMore = Annotated[tuple[Item, ...], BeforeValidator(_listed)]  # one alone needs no list, in the environment too
 CIDR = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Subject = Annotated[str, AfterValidator(_subject)]
+Token = Annotated[SecretStr, Field(min_length=16)]
 DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
+HttpsURL = Annotated[str, AfterValidator(_https_url)]
+Secret = Annotated[SecretStr, Field(min_length=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]
 Number = Annotated[str, AfterValidator(_number)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 AETitle = Annotated[str, AfterValidator(_ae_title)]

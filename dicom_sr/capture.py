@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,35 +30,41 @@ def build(
     planes: Sequence[Plane],
     *,
     series_number: int,
+    finish: Callable[[Dataset], None],
 ) -> Iterator[Dataset]:
     """One secondary capture per slice, in the order of the volume.
 
     Args:
+        finish: completes what all of them have in common.
         headers: normalised, one per slice of the volume.
         planes: where each slice lies.
         series_number: SeriesNumber (0020,0011) of the results.
     """
     text = _text(provenance, findings)
+    shell = _shell(provenance, series_number=series_number)
+    _, shell.Rows, shell.Columns = findings.volume.shape
+    finish(shell)
     for k, (header, place) in enumerate(zip(headers, planes, strict=True)):
-        capture = _shell(provenance, number=k + 1, series_number=series_number)
+        capture = Dataset()
+        capture.update(shell)
+        capture.file_meta = shell.file_meta
+        capture.SOPInstanceUID = derived_uid(provenance.job_id, "SC", str(k + 1))
+        capture.InstanceNumber = k + 1
         _place(capture, header, place, findings.volume.sources[k].frame_number)
-        capture.DerivationDescription = f"Overlay of {provenance.model.label}"[:1024]
         pixels = _burn(_paint(findings, k), text)
-        capture.Rows, capture.Columns = pixels.shape[:2]
         capture.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
         yield capture
 
 
-def _shell(provenance: Provenance, *, number: int, series_number: int) -> Dataset:
-    """A capture without place and pixels: SC Equipment, SC Image and Image Pixel modules (PS3.3 C.8.6, C.7.6.3)."""
+def _shell(provenance: Provenance, *, series_number: int) -> Dataset:
+    """What all captures have in common: SC Equipment, SC Image and Image Pixel modules (PS3.3 C.8.6, C.7.6.3)."""
     capture = Dataset()
     capture.file_meta = FileMetaDataset()
     capture.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     capture.SOPClassUID = SecondaryCaptureImageStorage
-    capture.SOPInstanceUID = derived_uid(provenance.job_id, "SC", str(number))
     capture.SeriesInstanceUID = derived_uid(provenance.job_id, "SC", "series")
     capture.SeriesNumber = series_number
-    capture.InstanceNumber = number
+    capture.DerivationDescription = f"Overlay of {provenance.model.label}"[:1024]
     capture.Modality = "OT"
     capture.ConversionType = "WSD"
     capture.ImageType = ["DERIVED", "SECONDARY"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -83,6 +84,16 @@ class Set:
         """Every instance that a result may refer to, by SOPInstanceUID."""
         return self.sources | {str(result.dataset.SOPInstanceUID): result.dataset for result in self.results}
 
+    @cached_property
+    def source_series(self) -> dict[str, int | None]:
+        """SeriesNumber of every source series, by SeriesInstanceUID."""
+        return {str(header.SeriesInstanceUID): header.get("SeriesNumber") for header in self.headers}
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """How many results have a SOPInstanceUID."""
+        return Counter(str(result.dataset.SOPInstanceUID) for result in self.results)
+
 
 class Rule(NamedTuple):
     """A rule: its name, and what breaks it."""
@@ -111,9 +122,9 @@ def _uids_valid(result: Result, _: Set) -> Iterator[str]:
 def _uids_new(result: Result, everything: Set) -> Iterator[str]:
     if result.dataset.SOPInstanceUID in everything.sources:
         yield "SOPInstanceUID is that of a source"
-    if result.dataset.SeriesInstanceUID in {header.SeriesInstanceUID for header in everything.headers}:
+    if result.dataset.SeriesInstanceUID in everything.source_series:
         yield "SeriesInstanceUID is that of a source"
-    if sum(other.dataset.SOPInstanceUID == result.dataset.SOPInstanceUID for other in everything.results) > 1:
+    if everything.uses[str(result.dataset.SOPInstanceUID)] > 1:
         yield "SOPInstanceUID is used twice"
 
 
@@ -134,7 +145,7 @@ def _series(result: Result, everything: Set) -> Iterator[str]:
     number = dataset.get("SeriesNumber")
     if number is None or number < _FIRST_SERIES_NUMBER:
         yield f"SeriesNumber {number} is below {_FIRST_SERIES_NUMBER}"
-    if number in {header.get("SeriesNumber") for header in everything.headers}:
+    if number in everything.source_series.values():
         yield f"SeriesNumber {number} is that of a source"
     if dataset.get("InstanceNumber") is None:
         yield "InstanceNumber is missing"

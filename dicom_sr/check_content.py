@@ -63,10 +63,12 @@ def _root(result: Result, _: Set) -> Iterator[str]:
     if concept(report) != _TITLE or report.ContentTemplateSequence[0].TemplateIdentifier != "1500":
         yield "root is not TID 1500 with the title 126000"
     present = {concept(item): item for item in report.ContentSequence}
-    needed = (_LANGUAGE, _PROCEDURE, _OBSERVER_UID, _OBSERVER_MODEL, _MEASUREMENTS)
-    for code in needed:
+    for code in (_LANGUAGE, _PROCEDURE, _OBSERVER_UID, _OBSERVER_MODEL):
         if code not in present:
             yield f"content item {code} is missing"
+    # TID 1500 asks for at least one of its rows 6, 8, 10 and 12.
+    if not present.keys() & {_MEASUREMENTS, codes.QUALITATIVE_EVALUATIONS.value}:
+        yield f"content items {_MEASUREMENTS} and {codes.QUALITATIVE_EVALUATIONS.value} are missing"
     procedure = present.get(_PROCEDURE)
     if procedure is not None and procedure.ConceptCodeSequence[0].CodeValue not in _PROCEDURES:
         yield f"procedure {procedure.ConceptCodeSequence[0].CodeValue} is not in CID 100"

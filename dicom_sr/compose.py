@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from os import SEEK_END
 from pathlib import Path
 
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_sr import capture, report, segmentation
@@ -18,6 +24,7 @@ from node.domain.job import Provenance, ResultFile
 
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 _FIRST_SERIES_NUMBER = 900
+_SHARED_BYTES = 1 << 16  # a longer element is pixel data, which belongs to one object
 
 
 def compose(provenance: Provenance, findings: Findings, headers: Sequence[Dataset]) -> list[Dataset]:
@@ -43,14 +50,15 @@ def compose(provenance: Provenance, findings: Findings, headers: Sequence[Datase
     numbers = _series_numbers(headers)
     what = findings.title or provenance.model.title or provenance.model.name
 
-    results: list[Dataset] = []
-    segments = segmentation.build(provenance, findings, sources, series_number=next(numbers))
+    finish = partial(stamp, who=who, provenance=provenance, what=f"Overlay {what}")
+    # Both spend much of their time in numpy, where one does not hold up the other.
+    with ThreadPoolExecutor(1) as pool:
+        segmented = pool.submit(segmentation.build, provenance, findings, sources, series_number=next(numbers))
+        results = list(capture.build(provenance, findings, sources, places, series_number=next(numbers), finish=finish))
+        segments = segmented.result()
     if segments is not None:
         stamp(segments, who, provenance, what=f"Segments {what}")
-        results.append(segments)
-    for picture in capture.build(provenance, findings, sources, places, series_number=next(numbers)):
-        stamp(picture, who, provenance, what=f"Overlay {what}")
-        results.append(picture)
+        results.insert(0, segments)
     document = report.build(provenance, findings, sources, segments, series_number=next(numbers))
     stamp(document, who, provenance, what=f"Report {what}")
     return [*results, document]
@@ -71,28 +79,60 @@ def write(datasets: Sequence[Dataset], out_dir: Path) -> list[ResultFile]:
 
     The digest of a result is the SHA-256, in hex, of its encoded data set alone, as for every Instance.
     """
-    return [_write(dataset, out_dir / f"{n:04d}.dcm") for n, dataset in enumerate(datasets)]
+    encode = _Encoder()
+    # The next one is encoded while the digest of this one is made and its bytes are written.
+    with ThreadPoolExecutor(1) as pool:
+        written = [
+            pool.submit(_write, encode(dataset), dataset, out_dir / f"{n:04d}.dcm")
+            for n, dataset in enumerate(datasets)
+        ]
+        return [result.result() for result in written]
 
 
-def _write(dataset: Dataset, path: Path) -> ResultFile:
+class _Encoder:
+    """Encodes data sets, Explicit VR Little Endian. What several have in common, as captures do, it encodes once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[DataElement, bytes]] = {}
+
+    def __call__(self, dataset: Dataset) -> bytes:
+        correct_ambiguous_vr(dataset, is_little_endian=True)
+        encodings = convert_encodings(dataset.SpecificCharacterSet)
+        return b"".join(self._element(element, encodings) for element in dataset)
+
+    def _element(self, element: DataElement, encodings: list[str]) -> bytes:
+        known = self._known.get(id(element))
+        if known is not None:
+            return known[1]
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        write_data_element(buffer, element, encodings)
+        encoded: bytes = buffer.getvalue()
+        if len(encoded) < _SHARED_BYTES:
+            # Kept together with the element: an identity is that of another object once its owner is gone.
+            self._known[id(element)] = element, encoded
+        return encoded
+
+
+def _write(encoded: bytes, dataset: Dataset, path: Path) -> ResultFile:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = "AINODE"
-    dataset.file_meta = meta
-    dcmwrite(path, dataset, enforce_file_format=True)
-    encoded = path.read_bytes()
-    # Preamble 128, prefix 4, then the group length element of 12, whose value counts what follows it (PS3.10 7.1).
-    start = 144 + int.from_bytes(encoded[140:144], "little")
+    head = DicomBytesIO(b"\0" * 128 + b"DICM")
+    head.seek(0, SEEK_END)
+    write_file_meta_info(head, meta)
+    with path.open("wb") as file:
+        size = file.write(head.getvalue()) + file.write(encoded)
     return ResultFile(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         sop_class_uid=str(dataset.SOPClassUID),
         series_uid=str(dataset.SeriesInstanceUID),
         study_uid=str(dataset.StudyInstanceUID),
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
-        digest=hashlib.sha256(memoryview(encoded)[start:]).hexdigest(),
-        size=len(encoded),
+        digest=hashlib.sha256(encoded).hexdigest(),
+        size=size,
         path=path.resolve(),
     )

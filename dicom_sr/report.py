@@ -10,6 +10,7 @@ from highdicom import sr
 from highdicom.seg import Segmentation
 from highdicom.sr.enum import RelationshipTypeValues as Relationship
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from dicom_sr import codes
 from dicom_sr.outline import bounding_rectangle, slices_to_show
@@ -42,7 +43,8 @@ def build(
 
     A region that has voxels gives two groups with one Tracking UID: a planar one with the place of a large
     cross-section, without which viewers cannot show the finding, and one that carries what was measured and evaluated
-    over all of its slices. A region without voxels has no place; its numbers are told in words.
+    over all of its slices. A region without voxels has no place; its numbers are told in words. Where none has, the
+    report holds the statements about the whole study alone: that nothing was found, or the class of the study.
 
     Args:
         headers: normalised, one per slice of the volume.
@@ -50,11 +52,11 @@ def build(
         series_number: SeriesNumber (0020,0011) of the result.
 
     Raises:
-        InvalidInput: a measurement is not a finite number, or no region has a voxel.
+        InvalidInput: a measurement is not a finite number, or nothing at all is said.
     """
     regions = [region for region in findings.regions if region.mask.any()]
-    if not regions:
-        raise InvalidInput("findings.regions", "no region has a voxel", "Refuse the study instead")
+    if not (findings.regions or findings.evaluations or findings.notes):
+        raise InvalidInput("findings", "say nothing", "Refuse the study instead")
     shown = slices_to_show([region.mask for region in regions])
     groups: list[_Group] = []
     for region, k in zip(regions, shown, strict=True):
@@ -66,7 +68,8 @@ def build(
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer(provenance)),
         procedure_reported=codes.concept(findings.procedure),
-        imaging_measurements=groups,
+        # highdicom makes no report without a group, which the template allows where there are statements.
+        imaging_measurements=groups or [_no_group()],
         title=codes.concept(codes.IMAGING_MEASUREMENT_REPORT),
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
             codes.concept(codes.LANGUAGE_ENGLISH)
@@ -74,6 +77,8 @@ def build(
         # TID 1602 describes a whole image by one plane, which a multi-frame one has not.
         referenced_images=[h for h in library.values() if "NumberOfFrames" not in h] or None,
     )
+    if not groups:
+        report[0].ContentSequence = [item for item in report[0].ContentSequence if item.ValueType != "CONTAINER"]
     statements = _statements(provenance, findings)
     if statements.ContentSequence:
         report[0].ContentSequence.append(statements)
@@ -89,6 +94,10 @@ def build(
         is_final=False,
         is_verified=False,
     )
+
+
+def _no_group() -> _Group:
+    return sr.MeasurementsAndQualitativeEvaluations(sr.TrackingIdentifier(UID(derived_uid("no group")), "none"))
 
 
 def _tracking(provenance: Provenance, region: Region) -> sr.TrackingIdentifier:

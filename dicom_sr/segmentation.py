@@ -71,12 +71,13 @@ def build(
 def _by_source(
     findings: Findings, headers: Sequence[Dataset], regions: Sequence[Region]
 ) -> tuple[list[Dataset], NDArray[np.uint8]]:
-    """Source images and their masks (frames, rows, columns, segments), frame for frame.
+    """Source images and their masks (frames, rows, columns, segments), frame for frame; where no voxel is in two
+    segments, their numbers (frames, rows, columns).
 
     A multi-frame instance is one source whose frames may run in another order than the volume, or lie outside of it.
     """
     sources = findings.volume.sources
-    masks = np.stack([region.mask for region in regions], axis=-1).view(np.uint8)
+    masks = _masks(regions)
     if sources[0].frame_number is None:
         return [_in_one_frame_of_reference(header, findings) for header in headers], masks
     if len({source.sop_instance_uid for source in sources}) > 1:
@@ -84,6 +85,21 @@ def _by_source(
     frames = np.zeros((int(headers[0].NumberOfFrames), *masks.shape[1:]), np.uint8)
     frames[[(source.frame_number or 1) - 1 for source in sources]] = masks
     return [_in_one_frame_of_reference(headers[0], findings)], frames
+
+
+def _masks(regions: Sequence[Region]) -> NDArray[np.uint8]:
+    """As `_by_source`, on the grid of the volume."""
+    # Numbers take the memory of one mask, and highdicom counts no overlaps then, which takes it a second.
+    if len(regions) < 256:
+        numbers = np.zeros(regions[0].mask.shape, np.uint8)
+        for number, region in enumerate(regions, 1):
+            if numbers[region.mask].any():
+                break
+            numbers[region.mask] = number
+        else:
+            return numbers
+    # Segment by segment in memory, so that each frame of each is contiguous.
+    return np.moveaxis(np.stack([region.mask for region in regions]).view(np.uint8), 0, -1)
 
 
 def _in_one_frame_of_reference(header: Dataset, findings: Findings) -> Dataset:

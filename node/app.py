@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,16 +18,16 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from config.settings import Sync
+from config.settings import Sync, dicomweb_tokens
+from node import served
 from node.core import Core
-from node.dicom.admission import Admission
 from node.dicom.query import related_instances
-from node.dicom.scp import StorageSCP
 from node.dicom.scu import StorageSender
 from node.domain.errors import InvalidSettings
-from node.domain.instance import Answer, Incoming, Instance
+from node.domain.instance import Answer, Incoming
 from node.domain.peer import Peer
 from node.domain.study import Released
+from node.front import Told, new_front, new_receive
 from node.observe.metrics import Metrics
 from node.schedule import Ticker
 from node.services.assemble import Assemble
@@ -36,9 +35,8 @@ from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.evidence import Evidence
 from node.services.inbox import Inbox
-from node.services.receive import Receive
 from node.services.recover import Recover
-from node.services.work import Work
+from node.services.stow import Stow
 from node.stopping import Stop
 from node.workers.supervise import Supervised
 from pipelines.registry import model_version
@@ -46,9 +44,10 @@ from pipelines.registry import model_version
 log = logging.getLogger(__name__)
 
 _TICK = timedelta(seconds=0.5)
-_LOOK = timedelta(seconds=0.1)  # for studies to judge: hints in memory, so that nothing is read where there are none
-_SWITCH_SECONDS = 0.0005
+_KEEP = timedelta(seconds=1)  # a process that died is started again
+_LOOK = timedelta(seconds=0.1)  # for studies to judge: hints in memory, and one small query
 _RECOVER_EVERY = timedelta(seconds=15)
+_REBUILD_AGAIN_SECONDS = 5.0
 
 
 @contextmanager
@@ -66,12 +65,22 @@ def only_one(data_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_running(data_dir: Path) -> bool:
+    """Whether a node holds the data directory."""
+    try:
+        with only_one(data_dir):
+            return False
+    except InvalidSettings:
+        return True
+
+
 class Receiver:
     """Receive, index, settle, route."""
 
     def __init__(self, core: Core, metrics: Metrics) -> None:
         settings = core.settings
         self._core = core
+        self._stopped = threading.Event()
         self._queried = {p.ae_title: p for p in core.peers.values() if p.query}
         self._evidence = self._new_evidence() if settings.assemble.evidence else None
         self._assemble = Assemble(
@@ -92,31 +101,12 @@ class Receiver:
             node=core.node_uid,
         )
         self._inbox = Inbox(self._assemble.index)
-        self._receive = Receive(
-            core.files,
-            self._row,
-            self._is_ours,
-            self._inbox.put,
-            core.clock,
-            on_answered=metrics.answered,
-            max_bytes=settings.node.max_object_mb << 20,
-        )
-        self.scp = StorageSCP(
-            settings.node.ae_title,
-            settings.node.host,
-            settings.node.port,
-            self._receive.store,
-            lambda calling: False,
-            begin=self._receive.begin,
-            admit=Admission(
-                settings.node.ae_title, core.peers.values(), accept_unknown=settings.node.accept_unknown_peers
-            ),
-            tls=core.tls.server if core.tls is not None else None,
-            on_reject=metrics.rejected,
-            on_released=self._released,
-            max_associations=settings.node.max_associations,
-        )
-        if not settings.node.accept_unknown_peers and not any(p.receive for p in core.peers.values()):
+        told = Told(self._inbox.put, metrics.answered, metrics.rejected, self._released)
+        self._receive = new_receive(core, told)
+        self._front = new_front(core, self._receive, told)
+        self.stow = Stow(self._receive.begin, self._released, core.has_room, max_open=settings.node.max_associations)
+        senders = [p for p in core.peers.values() if p.receive] or dicomweb_tokens(settings)
+        if not settings.node.accept_unknown_peers and not senders:
             log.warning("no peer may send: set receive: true on one, or node.accept_unknown_peers")
         if settings.node.sync is Sync.NONE:
             log.warning("node.sync is none: a power cut loses objects that were answered with success")
@@ -134,19 +124,8 @@ class Receiver:
             being_sent=self._being_sent,
         )
 
-    def _being_sent(self, study_uid: str) -> bool:
-        return self.scp.being_sent(study_uid)
-
     def _released(self, calling: str, study_uids: frozenset[str]) -> None:
         self._inbox.put(Released(calling, study_uids, self._core.clock.now()))
-
-    def _row(self, sop_instance_uid: str) -> Instance | None:
-        with self._core.database.read() as tx:
-            return tx.instances.get(sop_instance_uid)
-
-    def _is_ours(self, series_uid: str) -> bool:
-        with self._core.database.read() as tx:
-            return tx.instances.is_result_series(series_uid)
 
     def start(self, ticker: Ticker) -> None:
         """Clean up after the last run, then listen.
@@ -154,26 +133,22 @@ class Receiver:
         Raises:
             InvalidSettings: the address is in use or not ours.
         """
-        # An association gives up the interpreter lock at every system call; while rows are written it would wait 5 ms
-        # each time to have it back.
-        sys.setswitchinterval(_SWITCH_SECONDS)
         self._core.files.sweep()
         recover = self._core.recover()
         recover.leases()
+        self._core.rollouts().refresh()
         self._dispatch.renew()
         self._inbox.start()
-        try:
-            self.scp.start()
-        except OSError as error:
-            at = f"{self._core.settings.node.host}:{self._core.settings.node.port}"
-            raise InvalidSettings(
-                "node.port", f"cannot listen on {at}: {error.strerror}", "Choose a free one"
-            ) from None
+        self._front.start()
+        for process in self._front.processes:
+            ticker.every(_KEEP, process.stage, process.keep)
+            self._core.checks.append(process.problem)
         self._rebuilding = threading.Thread(target=self._rebuild, args=(recover,), name="rebuild", daemon=True)
         self._core.checks.append(
             lambda: "the index is being rebuilt from disk" if self._rebuilding.is_alive() else None
         )
         self._rebuilding.start()
+        served.keep_up(self._core, ticker, lambda: not self._rebuilding.is_alive())
         ticker.every(_TICK, "settle", self._settle)
         if self._evidence is not None:
             ticker.every(_LOOK, "evidence", partial(self._judge, self._evidence, None))
@@ -181,22 +156,32 @@ class Receiver:
                 ticker.every(_LOOK, f"evidence of {peer.name}", partial(self._judge, self._evidence, peer))
         ticker.every(_RECOVER_EVERY, "recover", recover.leases)
 
+    def _being_sent(self, study_uid: str) -> bool:
+        return self._front.being_sent(study_uid) or self.stow.being_sent(study_uid)
+
     @contextmanager
     def not_listening(self) -> Iterator[Callable[[Incoming], Answer]]:
-        """Keep what is fetched instead of sent here; the rows are written when it ends."""
+        """Keep what is fetched or comes by DICOMweb, without a DICOM port; the last rows are written when it ends.
+
+        What settles and routes it is a receiver that listens.
+        """
         self._core.files.sweep()
         self._inbox.start()
         try:
             yield self._receive.store
         finally:
+            self.stow.stop()
             self._inbox.stop()
 
     def _rebuild(self, recover: Recover) -> None:
         """Beside the receiver, because a large archive takes minutes to walk through."""
-        try:
-            recover.index(self._assemble)
-        except Exception:
-            log.exception("the index could not be rebuilt from disk; the next start tries again")
+        while not self._stopped.is_set():
+            try:
+                recover.index(self._assemble)
+                return
+            except Exception:
+                log.exception("the index could not be rebuilt from disk (is it full?), trying again")
+            self._stopped.wait(_REBUILD_AGAIN_SECONDS)
 
     def _judge(self, evidence: Evidence, peer: Peer | None) -> None:
         if evidence.judge(peer):
@@ -208,7 +193,9 @@ class Receiver:
 
     def stop(self) -> None:
         """Acknowledge nothing more, and write the rows of what was."""
-        self.scp.stop()
+        self._stopped.set()
+        self._front.stop()
+        self.stow.stop()
         self._inbox.stop()
 
 
@@ -239,7 +226,8 @@ def senders(core: Core) -> list[Peer]:
 
 def new_ticker(core: Core) -> Ticker:
     """A ticker with a thread for every peer that it waits for, and some for the node itself."""
-    return Ticker(threads=len(senders(core)) + sum(p.query for p in core.peers.values()) + 4)
+    waited_for = len(senders(core)) + len(served.called(core)) + sum(p.query for p in core.peers.values())
+    return Ticker(threads=waited_for + core.settings.node.receivers + 4)
 
 
 def receive(core: Core, stop: Stop) -> None:
@@ -265,49 +253,17 @@ def deliver(core: Core, stop: Stop) -> None:
 
 
 def api(core: Core, stop: Stop) -> None:
-    """Run the admin API alone."""
+    """Run the admin API alone; what it stores by DICOMweb is settled by the receiver, which is another process."""
     from node.web import WebServer
 
-    web = WebServer(core, core.metrics())
-    web.start()
-    stop.wait()
+    counted = core.metrics()
+    receiver = Receiver(core, counted)
+    web = WebServer(core, counted, receiver.stow)
+    with receiver.not_listening():
+        web.start()
+        stop.wait()
     web.stop()
     core.close()
-
-
-def work(core: Core, stop: Stop) -> None:
-    """Claim and run jobs until ``stop`` is set."""
-    from node.workers.local import LocalEngine
-
-    settings = core.settings.work
-    engine = LocalEngine(log_level=core.settings.log.level, log_format=core.settings.log.format)
-    worker = Work(
-        core.database.write,
-        core.database.read,
-        core.clock,
-        core.files,
-        engine,
-        core.provenance,
-        owner=core.owner,
-        device=settings.device,
-        attempts=settings.attempts,
-        lease=timedelta(seconds=settings.lease_seconds),
-        timeout=timedelta(seconds=settings.timeout_seconds),
-        retry=timedelta(seconds=settings.retry_seconds),
-        stopping=stop.is_set,
-    )
-    engine.warm()
-    try:
-        while not stop.is_set():
-            try:
-                idle = not worker.work()
-            except Exception:
-                log.exception("the worker failed outside of a job; it goes on")
-                idle = True
-            if idle:
-                stop.wait(_TICK.total_seconds())
-    finally:
-        engine.close()
 
 
 def serve(core: Core, stop: Stop, *, ready: Callable[[], None] = lambda: None) -> None:
@@ -326,17 +282,19 @@ def serve(core: Core, stop: Stop, *, ready: Callable[[], None] = lambda: None) -
         receiver.start(ticker)
         couriers(core, ticker)
         worker.start()
-        ticker.every(timedelta(seconds=1), "worker", worker.keep)
+        ticker.every(_KEEP, "worker", worker.keep)
         ticker.start()
         from node.web import WebServer
 
-        web = WebServer(core, counted)
+        web = WebServer(core, counted, receiver.stow)
         stack.callback(web.stop)
         stack.callback(worker.stop)
         stack.callback(ticker.stop)
         stack.callback(receiver.stop)
         web.start()
         core.checks.append(worker.problem)
+        models = core.models()
+        core.checks.append(lambda: "; ".join(models.problems()) or None)
         ready()
         stop.wait()
         log.info("stopping")

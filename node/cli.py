@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from node import __version__
+from node.command import AsJson, Context, Limit, core, opened, settings, show
 from node.domain.errors import AinodeError
+from node.models_cli import models_app, pipelines_app, replay
+from node.scaffold import new
 from node.stopping import Stop
-
-if TYPE_CHECKING:
-    from config.settings import Settings
-    from node.core import Core
 
 app = typer.Typer(
     help="A headless AI node for hospital imaging.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 routes_app = typer.Typer(help="Routes: which studies go to which pipeline.", no_args_is_help=True)
 app.add_typer(routes_app, name="routes")
+app.add_typer(models_app, name="models")
+app.add_typer(pipelines_app, name="pipelines")
+pipelines_app.command()(new)
+app.command()(replay)
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many, the latest first.")]
+Descriptor = Annotated[int, typer.Option(help="A file descriptor.")]
 WithParent = Annotated[int, typer.Option("--with-parent", hidden=True)]
 Folder = Annotated[Path, typer.Argument(help="A folder of DICOM files.", exists=True, file_okay=False)]
-
-
-class Context:
-    """What the global options say."""
-
-    config: Path | None = None
 
 
 @app.callback()
@@ -60,23 +54,6 @@ def main() -> None:
     except AinodeError as error:
         print(f"ainode: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)
-
-
-def settings() -> Settings:
-    """The settings of this run; logging is set up by them."""
-    from config.load import load
-    from node.observe.logs import configure
-
-    loaded = load(Context.config, os.environ)
-    configure(loaded.log.level, loaded.log.format)
-    return loaded
-
-
-def core() -> Core:
-    """The shared objects of this run."""
-    from node.core import Core
-
-    return Core(settings(), Context.config)
 
 
 def _until_stopped(*, with_parent: int = 0) -> Stop:
@@ -108,10 +85,19 @@ def scp(*, with_parent: WithParent = 0) -> None:
     run(core(), stop)
 
 
+@app.command(hidden=True)
+def receiver(*, listener: Descriptor, channel: Descriptor, with_parent: WithParent) -> None:
+    """Be one of the receivers of ``serve`` or ``scp``, which start it."""
+    from node.front import receive_apart as run
+
+    stop = _until_stopped(with_parent=with_parent)
+    run(core(), stop, listener=listener, channel=channel)
+
+
 @app.command()
 def worker(*, with_parent: WithParent = 0) -> None:
     """Run one stage: claim and run jobs."""
-    from node.app import work as run
+    from node.lanes import work as run
 
     stop = _until_stopped(with_parent=with_parent)
     run(core(), stop)
@@ -185,24 +171,27 @@ def pull(
         pulled = pull_with_bar(shared, source, study, _one_of(Operation, operation, "--with"))
     finally:
         shared.close()
-    _show(pulled, show_pulled, as_json=as_json)
+    show(pulled, show_pulled, as_json=as_json)
     raise typer.Exit(0 if pulled.here == pulled.held else 1)
 
 
 @app.command()
 def run(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
+    model: Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="A pipeline, or a registered version.")],
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Where the result objects are written.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N")] = "auto",
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Run a pipeline on one study from disk; no node has to run."""
+    """Run a pipeline or a model version on one study from disk; no node has to run."""
     from node.console import show_run
     from node.offline import run_on
+    from node.versions import open_named
 
-    output, _ = run_on(pipeline, folder, out, device=device, settings=settings())
+    with opened() as shared:
+        chosen = open_named(shared, model)
+    output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings)
     raise typer.Exit(show_run(output, as_json=as_json))
 
 
@@ -258,18 +247,20 @@ def explain(folder: Folder, *, as_json: AsJson = False) -> None:
     from node.console import show_routes
     from node.offline import explain as ask
 
-    _show(ask(folder, settings()), show_routes, as_json=as_json)
+    show(ask(folder, settings()), show_routes, as_json=as_json)
 
 
 @app.command("check-config")
 def check_config() -> None:
     """Check the settings and exit: 0 when they are valid."""
     from config.settings import routes
+    from node.files.layout import MODELS
     from pipelines.registry import model_version
 
     loaded = settings()
     for route in routes(loaded):
-        model_version(route.pipeline)
+        if not (loaded.node.data_dir / MODELS / route.pipeline).is_dir():
+            model_version(route.pipeline)
     where = Context.config or "the defaults"
     typer.echo(f"{where}: valid, {len(loaded.peers)} peers, {len(loaded.routes)} routes")
 
@@ -300,18 +291,6 @@ def _one_of(kind: Any, value: str | None, option: str) -> Any:
         raise typer.BadParameter(f"{value!r}: one of {', '.join(s.value for s in kind)}", param_hint=option) from None
 
 
-def _print(ask: Callable[[Any], Any], show: Callable[[Any], None], *, as_json: bool) -> None:
-    shared = core()
-    try:
-        _show(ask(shared.queries()), show, as_json=as_json)
-    finally:
-        shared.close()
-
-
-def _show(found: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
-    from node.services.queries import as_json as plain
-
-    if as_json:
-        typer.echo(json.dumps(plain(found), indent=2))
-    else:
-        show(found)
+def _print(ask: Callable[[Any], Any], in_words: Callable[[Any], None], *, as_json: bool) -> None:
+    with opened() as shared:
+        show(ask(shared.queries()), in_words, as_json=as_json)

@@ -21,7 +21,7 @@ from node.dicom.tls import Certificates
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import InvalidInput, PeerUnreachable
 from node.domain.ids import checked_ae_title
-from node.domain.job import Job, JobOutput, Outcome
+from node.domain.job import Job, JobOutput, Outcome, Role
 from node.domain.peer import Peer
 from node.domain.study import Study
 from node.offline import Explained
@@ -180,7 +180,7 @@ def show_jobs(jobs: list[Job]) -> None:
     """Jobs, the latest first."""
     table = Table("job", "state", "attempt", "model", "StudyInstanceUID", "revision", "reason", box=None)
     for j in jobs:
-        model = f"{j.model.name}@{j.model.version}"
+        model = f"{j.model.name}@{j.model.version}" + ("" if j.role is Role.CHAMPION else f" ({j.role.value})")
         table.add_row(j.id, j.state.value, str(j.attempt), model, j.study_uid, str(j.revision), j.reason or "")
     out.print(table)
 

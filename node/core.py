@@ -11,17 +11,28 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from config.settings import Settings, Sync, database_url, peers, routes
+from config.settings import ModelSettings, Settings, Sync, database_url, peers, routes
+from config.values import authorization
 from node import __version__, owner
 from node.clock import SystemClock
 from node.dicom.tls import Certificates
 from node.domain.job import Job, Provenance
+from node.domain.model import ModelVersion
+from node.domain.trial import Trial
 from node.files.disk import DiskFiles
+from node.files.models import ModelFiles
+from node.files.registries import Registries, Server
 from node.observe.metrics import Metrics
+from node.services.locate import Locate
+from node.services.models import Models
 from node.services.queries import NodeFacts, Queries
 from node.services.receive import read_aside, read_kept
 from node.services.recover import Recover
+from node.services.register import Register
+from node.services.replay import Replay
+from node.services.rollout import Rollouts
 from node.store.database import Database
+from pipelines.registry import available, model_version
 
 _MIB = 1 << 20
 
@@ -32,6 +43,14 @@ def certificates(settings: Settings) -> Certificates | None:
     if tls.cert is None or tls.key is None or tls.ca is None:
         return None
     return Certificates(tls.cert, tls.key, tls.ca, require_client_certificate=tls.require_client_certificate)
+
+
+def registries(models: ModelSettings) -> Registries:
+    """Where models come from by name, with the credentials for each server."""
+    hub, mlflow = Server(models.hub, authorization(None, models.hub_token)), None
+    if models.mlflow_uri is not None:
+        mlflow = Server(models.mlflow_uri, authorization(models.mlflow_user, models.mlflow_token))
+    return Registries(hub, mlflow)
 
 
 class Core:
@@ -62,8 +81,12 @@ class Core:
         """Why the node is not ready; empty when it is."""
         return [problem for check in self.checks if (problem := check()) is not None]
 
+    def has_room(self) -> bool:
+        """Whether free space is above the watermark."""
+        return self._space() is None
+
     def _space(self) -> str | None:
-        free, wanted = self.files.free_bytes() // _MIB, self.settings.node.min_free_mb
+        free, wanted = self.files.free_bytes() // _MIB, max(self.settings.node.min_free_mb, 1)
         return None if free >= wanted else f"{free} MiB are free on the data directory, {wanted} have to stay free"
 
     @property
@@ -96,16 +119,59 @@ class Core:
 
     def provenance(self, job: Job, started_at: datetime) -> Provenance:
         """Who makes the results of a job."""
+        return self._provenance(job.id, job.model, started_at, revision=job.revision)
+
+    def trial_provenance(self, trial: Trial, started_at: datetime) -> Provenance:
+        """Who makes the results of a golden case."""
+        return self._provenance(trial.id, trial.model, started_at, revision=1)
+
+    def _provenance(self, identity: str, model: ModelVersion, started_at: datetime, *, revision: int) -> Provenance:
         return Provenance(
-            job_id=job.id,
-            model=job.model,
+            job_id=identity,
+            model=model,
             qualification=self.settings.results.qualification,
             started_at=started_at,
             node_name=self.settings.node.name,
             node_uid=self.node_uid,
             node_version=__version__,
-            revision=job.revision,
+            revision=revision,
         )
+
+    def rollouts(self) -> Rollouts:
+        """The service that changes who runs."""
+        return Rollouts(self.database.write, self.clock, model_version, available, node=self.node_uid)
+
+    def models(self) -> Models:
+        """The service that knows the model versions."""
+        return Models(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            self.rollouts(),
+            model_version,
+            self.locate(),
+        )
+
+    def register(self) -> Register:
+        """The service that adds model versions."""
+        models = self.settings.models
+        files = ModelFiles(
+            self.data_dir,
+            max_bytes=models.max_mb * _MIB,
+            registries=registries(models),
+            timeout_seconds=models.download_timeout_seconds,
+        )
+        return Register(self.clock, files, self.models())
+
+    def replay(self) -> Replay:
+        """The service that queues replays."""
+        return Replay(self.database.write, self.clock, node=self.node_uid)
+
+    def locate(self) -> Locate:
+        """Where the files of a version lie, and what they may do."""
+        models = self.settings.models
+        return Locate(self.database.read, self.files, models.public_keys, require_signature=models.require_signature)
 
     def queries(self) -> Queries:
         """The read side, for the API, the metrics and the command line."""

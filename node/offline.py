@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-
 from config.settings import Settings, routes
 from node import __version__
 from node.dicom.send_dir import collect
-from node.domain.errors import InvalidInput
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import JobInput, JobOutput, Provenance
-from node.domain.part10 import HEAD_LIMIT, split
 from node.domain.route import SeriesVerdict, decide, judge
-from node.domain.study import InstanceFile, SeriesContent, StudyContent
+from node.domain.study import StudyContent
 from node.services.dispatch import attributes, keywords
+from node.services.from_disk import study_of_files
 from node.services.run_job import run_job
+from pipelines.contract import Pipeline
 from pipelines.read.volume import read_volume
-from pipelines.registry import create
 
 
 def study_of(folder: Path) -> StudyContent:
@@ -34,43 +29,18 @@ def study_of(folder: Path) -> StudyContent:
     Raises:
         InvalidInput: no DICOM files, or more than one study.
     """
-    studies: dict[str, dict[str, list[InstanceFile]]] = {}
-    for path in collect(folder).files:
-        found = _instance(path)
-        if found is not None:
-            study_uid, series_uid, instance = found
-            studies.setdefault(study_uid, {}).setdefault(series_uid, []).append(instance)
-    if len(studies) != 1:
-        problem = f"{folder} holds {len(studies)} studies"
-        raise InvalidInput("folder", problem, "Give a folder with the DICOM files of one study")
-    ((study_uid, series),) = studies.items()
-    return StudyContent(study_uid, 1, tuple(SeriesContent(uid, tuple(found)) for uid, found in series.items()))
-
-
-def _instance(path: Path) -> tuple[str, str, InstanceFile] | None:
-    try:
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["StudyInstanceUID", "SeriesInstanceUID"])
-        study_uid, series_uid = str(header.StudyInstanceUID), str(header.SeriesInstanceUID)
-    except (InvalidDicomError, AttributeError, ValueError):
-        return None  # what the receiver would have kept aside
-    content = path.read_bytes()
-    meta = split(content[:HEAD_LIMIT])
-    digest = hashlib.sha256(content[meta.offset :]).hexdigest()
-    file = InstanceFile(meta.sop_instance_uid, meta.sop_class_uid, meta.transfer_syntax_uid, digest, path.absolute())
-    return study_uid, series_uid, file
+    return study_of_files(collect(folder).files, folder)
 
 
 def run_on(
-    pipeline: str, folder: Path, out: Path, *, device: str, settings: Settings
+    chosen: Pipeline, folder: Path, out: Path, *, device: str, settings: Settings
 ) -> tuple[JobOutput, Findings | None]:
     """Run a pipeline on the study in a folder; the result objects are written to ``out``, checked.
 
     Raises:
         InvalidInput: the folder does not hold one study.
-        NotFound, Unavailable: no such pipeline, or it cannot be loaded.
     """
     study = study_of(folder)
-    chosen = create(pipeline)
     out.mkdir(parents=True, exist_ok=True)
     provenance = Provenance(
         job_id=str(uuid.uuid4()),

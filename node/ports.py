@@ -8,14 +8,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from node.domain.audit import AuditEntry
+from node.domain.commitment import Commitment, CommitmentState
+from node.domain.comparison import Comparison
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobInput, JobOutput, JobState
+from node.domain.manifest import Manifest, ManifestKind
+from node.domain.model import KnownVersion, ModelVersion
 from node.domain.peer import Peer
+from node.domain.rollout import Rollout
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
+from node.domain.trial import Trial, TrialInput, TrialOutput
 
 
 class Clock(Protocol):
@@ -72,8 +79,12 @@ class Jobs(Protocol):
 
     def add(self, job: Job) -> None: ...
     def get(self, job_id: str) -> Job | None: ...
-    def claim(self, *, owner: str, now: datetime, lease: timedelta) -> Job | None:
-        """Take the oldest queued job that is due; the attempt is counted here."""
+    def claim(self, *, owner: str, now: datetime, lease: timedelta, untried: bool = False) -> Job | None:
+        """Take the queued job that is due and comes first: unsent ones last, then the most urgent, then the oldest; the
+        attempt is counted here.
+
+        With ``untried``, none is taken where that job was tried before: no other overtakes it.
+        """
         ...
 
     def update(self, before: Job, after: Job) -> None:
@@ -89,6 +100,10 @@ class Jobs(Protocol):
         ...
 
     def of_study(self, study_uid: str) -> list[Job]: ...
+    def of_model(self, model: ModelVersion, *, since: datetime | None = None, unfinished: bool = False) -> list[Job]:
+        """Jobs of one version: those created since then, those that are queued or running, or all."""
+        ...
+
     def latest(self, *, limit: int = 100, state: JobState | None = None) -> list[Job]: ...
     def counts(self) -> dict[JobState, int]: ...
 
@@ -116,6 +131,65 @@ class Deliveries(Protocol):
         ...
 
 
+class Commitments(Protocol):
+    """Storage commitments that peers asked for, and the reports that they are owed."""
+
+    def add(self, commitment: Commitment) -> None:
+        """``id`` of the argument is ignored; the store gives one."""
+        ...
+
+    def of_transaction(self, transaction_uid: str) -> list[Commitment]:
+        """The oldest first."""
+        ...
+
+    def in_state(self, state: CommitmentState, *, limit: int = 100) -> list[Commitment]:
+        """The oldest first."""
+        ...
+
+    def claim(self, *, peer: str, owner: str, now: datetime, lease: timedelta) -> Commitment | None:
+        """Take the oldest report that is due for a calling AE title; the attempt is counted here."""
+        ...
+
+    def is_due(self, peer: str, now: datetime) -> bool:
+        """Whether there is something to claim; only reads."""
+        ...
+
+    def update(self, before: Commitment, after: Commitment) -> None:
+        """Write ``after`` where the row still has state, attempt and owner of ``before``; else ``LostLease``."""
+        ...
+
+    def counts(self) -> dict[CommitmentState, int]: ...
+
+
+class Manifests(Protocol):
+    """What peers say that studies consist of."""
+
+    def add(self, manifests: Iterable[Manifest]) -> None: ...
+    def replace(self, manifests: Sequence[Manifest]) -> None:
+        """Put these, all of one kind and UID, in the place of what is there of it."""
+        ...
+
+    def forget(self, before: datetime, *, limit: int = 1000) -> int:
+        """Delete those of before a time that name a study of which nothing ever came; returns how many."""
+        ...
+
+    def get(self, kind: ManifestKind, uid: str) -> list[Manifest]:
+        """What one message says, one manifest for each study."""
+        ...
+
+    def of_study(self, study_uid: str) -> list[Manifest]:
+        """Those that name the study, or one of its received instances."""
+        ...
+
+    def changed_since(self, at: datetime) -> list[tuple[int, datetime]]:
+        """Number and time of the manifests that came or changed from a time on."""
+        ...
+
+    def studies_of(self, number: int) -> set[str]:
+        """StudyInstanceUIDs that a manifest is about: a commitment is about those of its instances that have a row."""
+        ...
+
+
 class Journal(Protocol):
     """Events and decisions: written with the step they belong to, never changed."""
 
@@ -124,6 +198,59 @@ class Journal(Protocol):
     def latest(self, *, limit: int = 100) -> list[Event]: ...
     def add_decision(self, decision: Decision) -> None: ...
     def decisions(self, *, study_uid: str | None = None, limit: int = 100) -> list[Decision]: ...
+
+
+class Versions(Protocol):
+    """The model versions that the node knows."""
+
+    def add(self, version: KnownVersion) -> None: ...
+    def get(self, model: ModelVersion) -> KnownVersion | None: ...
+    def update(self, before: KnownVersion, after: KnownVersion) -> None:
+        """Write ``after`` where the row still has the state of ``before``; else ``IllegalStep``."""
+        ...
+
+    def all(self, *, name: str | None = None) -> list[KnownVersion]: ...
+
+
+class Rollouts(Protocol):
+    """The pointers of model names that somebody has set."""
+
+    def get(self, name: str, *, lock: bool = False) -> Rollout | None:
+        """``lock``: nobody else changes it before this transaction ends."""
+        ...
+
+    def all(self) -> list[Rollout]: ...
+    def put(self, rollout: Rollout) -> None:
+        """Write what was made from the rollout of the same number; ``IllegalStep`` if it was changed meanwhile."""
+        ...
+
+
+class Trials(Protocol):
+    """Gates to be passed."""
+
+    def add(self, trial: Trial) -> None: ...
+    def get(self, trial_id: str) -> Trial | None: ...
+    def claim(self, *, owner: str, now: datetime, lease: timedelta) -> Trial | None: ...
+    def update(self, before: Trial, after: Trial) -> None: ...
+    def heartbeat(self, trial: Trial, *, now: datetime, lease: timedelta) -> None: ...
+    def owned(self) -> list[Trial]: ...
+
+
+class Comparisons(Protocol):
+    """Versions beside the champion; one row for a job."""
+
+    def add(self, comparison: Comparison) -> None: ...
+    def of_job(self, job_id: str) -> Comparison | None: ...
+    def of_model(
+        self, model: ModelVersion, *, since: datetime | None = None, limit: int = 1000
+    ) -> list[Comparison]: ...
+
+
+class Audit(Protocol):
+    """Who changed what about the models: written with the change, never altered or removed."""
+
+    def add(self, entry: AuditEntry) -> None: ...
+    def latest(self, *, name: str | None = None, limit: int = 100) -> list[AuditEntry]: ...
 
 
 class UnitOfWork(Protocol):
@@ -138,7 +265,21 @@ class UnitOfWork(Protocol):
     @property
     def deliveries(self) -> Deliveries: ...
     @property
+    def commitments(self) -> Commitments: ...
+    @property
+    def manifests(self) -> Manifests: ...
+    @property
     def journal(self) -> Journal: ...
+    @property
+    def versions(self) -> Versions: ...
+    @property
+    def rollouts(self) -> Rollouts: ...
+    @property
+    def trials(self) -> Trials: ...
+    @property
+    def comparisons(self) -> Comparisons: ...
+    @property
+    def audit(self) -> Audit: ...
 
 
 # ``with uow() as tx`` writes (the write lock is taken at the start); ``with read() as tx`` only reads.
@@ -206,6 +347,10 @@ class InstanceFiles(Protocol):
         """SHA-256, in hex, of the data set of a kept object."""
         ...
 
+    def secure(self, paths: Iterable[str]) -> dict[str, int]:
+        """Make kept objects durable, their names too; the size in bytes of each, those that are not there left out."""
+        ...
+
     def all_instances(self) -> Iterable[str]: ...
     def all_asides(self) -> Iterable[str]: ...
     def adopt(self, files: Sequence[Path], *, job_id: str, attempt: int) -> list[str]:
@@ -240,7 +385,11 @@ class Sender(Protocol):
 
 
 class Engine(Protocol):
-    """Runs one job in a process of its own."""
+    """Runs one job, or tries one version, in a process of its own."""
+
+    def has_room(self) -> bool:
+        """Whether there is memory to run a job beside those that other engines run."""
+        ...
 
     def run(self, job: JobInput, *, timeout: timedelta, beat: Callable[[], None]) -> JobOutput:
         """Run it; ``beat`` is called about every half second meanwhile, and what it raises ends the run.
@@ -248,6 +397,10 @@ class Engine(Protocol):
         Raises:
             ChildLost, TimedOut, OutOfMemory: the run ended without an answer.
         """
+        ...
+
+    def try_out(self, trial: TrialInput, *, timeout: timedelta, beat: Callable[[], None]) -> TrialOutput:
+        """Try a version in that process; as ``run``."""
         ...
 
     def close(self) -> None: ...

@@ -15,12 +15,12 @@ from functools import partial
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from node.app import Receiver, only_one
+from node.app import Receiver, is_running, only_one
 from node.console import err, out, peer_of
 from node.core import Core
 from node.dicom.query import FoundStudy, find_instances, find_studies
 from node.dicom.retrieve import Retrieved, SubOperations, get, move
-from node.domain.errors import InvalidInput, InvalidSettings, NotFound, Rejected
+from node.domain.errors import InvalidInput, NotFound, Rejected
 from node.domain.ids import checked_uid
 from node.domain.instance import Answer, Incoming
 from node.domain.peer import Peer
@@ -89,7 +89,7 @@ def pull(
 
 
 def _choose(core: Core, peer: Peer, operation: Operation | None) -> Operation:
-    running = _is_running(core)
+    running = is_running(core.data_dir)
     if operation is Operation.GET and running:
         raise InvalidInput("--with", f"a node is running on {core.data_dir}", "Give move, and it receives the study")
     chosen = operation or (Operation.MOVE if running else Operation.GET)
@@ -103,14 +103,6 @@ def _choose(core: Core, peer: Peer, operation: Operation | None) -> Operation:
             "Set that, and restart the node",
         )
     return chosen
-
-
-def _is_running(core: Core) -> bool:
-    try:
-        with only_one(core.data_dir):
-            return False
-    except InvalidSettings:
-        return True
 
 
 def _get(

@@ -9,12 +9,15 @@ import threading
 import uvicorn
 
 from admin_api.app import create_app
-from admin_api.deps import AdminServices, InstalledPipeline
+from admin_api.deps import AdminServices, Dicomweb, InstalledPipeline
+from config.settings import dicomweb_tokens
 from node import __version__
 from node.core import Core
 from node.domain.errors import AinodeError, InvalidSettings
 from node.observe.metrics import Metrics
+from node.services.origins import Origins
 from node.services.requeue import Requeue
+from node.services.stow import Stow
 from pipelines.registry import available, model_version
 
 log = logging.getLogger(__name__)
@@ -33,22 +36,39 @@ def pipelines() -> list[InstalledPipeline]:
     return installed
 
 
-class WebServer:
-    """Serves the admin API and the status page."""
+def dicomweb(core: Core, stow: Stow) -> Dicomweb:
+    """The peers that may store by DICOMweb, and the service that they store into."""
+    tokens = dicomweb_tokens(core.settings)
+    return Dicomweb(stow, Origins(), {token: core.peers[name] for name, token in tokens.items()})
 
-    def __init__(self, core: Core, counted: Metrics) -> None:
+
+class WebServer:
+    """Serves the admin API, the status page and DICOMweb."""
+
+    def __init__(self, core: Core, counted: Metrics, stow: Stow) -> None:
         self._address = (core.settings.api.host, core.settings.api.port)
         services = AdminServices(
             queries=core.queries(),
             requeue=Requeue(core.database.write, core.clock),
             routes=core.routes,
-            models=pipelines,
+            pipelines=pipelines,
+            models=core.models(),
+            rollouts=core.rollouts(),
+            register=core.register(),
+            replay=core.replay(),
             metrics=counted.render,
             readiness=core.problems,
             version=__version__,
             token=core.token,
+            dicomweb=dicomweb(core, stow),
         )
-        config = uvicorn.Config(create_app(services), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            create_app(services),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            forwarded_allow_ips=[str(network) for network in core.settings.api.proxies],
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
         self._socket: socket.socket | None = None

@@ -18,14 +18,22 @@ from node.domain.volume import Volume
 # ``stage("segment")`` marks the start of a stage, for the timeline.
 Stage = Callable[[str], None]
 
+# Stages that leave the device to another job. In every other stage a job has it for itself.
+BESIDE_THE_DEVICE = frozenset({"select", "read", "load", "preprocess", "postprocess", "measure", "compose", "check"})
+
 
 @dataclass(frozen=True)
 class Selection:
-    """The series to read, why it was taken, and why each other series was not (SeriesInstanceUID, reason)."""
+    """The series to read, why it was taken, and why each other series was not (SeriesInstanceUID, reason).
+
+    Findings lie on the grid of ``series``. ``more`` are read as well where a model wants several, for instance the
+    contrasts of an MR study.
+    """
 
     series: SeriesContent
     reason: str
     not_taken: tuple[tuple[str, str], ...] = field(default=())
+    more: tuple[SeriesContent, ...] = field(default=())
 
 
 @runtime_checkable
@@ -45,6 +53,9 @@ class Pipeline(Protocol):
         """Make ready to analyse on ``device`` (``cpu``, ``cuda:0``). Called once per process."""
         ...
 
-    def analyse(self, volume: Volume, stage: Stage) -> Findings:
-        """Analyse one volume. Raises ``Refused`` when its content is not for this model."""
+    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
+        """Analyse ``volume``, and ``others`` with it: those of ``Selection.more``, in that order.
+
+        Raises ``Refused`` when the content is not for this model.
+        """
         ...

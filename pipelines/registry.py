@@ -1,4 +1,4 @@
-"""Name to pipeline, by the entry point group ``ainode.pipelines``; imported late.
+"""Model version to pipeline: installed ones by the entry point group ``ainode.pipelines``, registered ones from files.
 
 The module behind an entry point has to import without its framework: torch and MONAI belong into ``load`` and what it
 calls. So the dispatcher learns a model's version in a process that never holds torch.
@@ -6,13 +6,33 @@ calls. So the dispatcher learns a model's version in a process that never holds 
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Protocol, cast
 
-from node.domain.errors import NotFound, Unavailable
+from node.domain.errors import InvalidModel, NotFound, Unavailable
 from node.domain.model import ModelVersion
 from pipelines.contract import Pipeline
+from pipelines.weights import verify
 
 GROUP = "ainode.pipelines"
+
+
+class Kind(Protocol):
+    """A module that runs the registered versions of one kind."""
+
+    def open_version(self, directory: Path, *, trust_code: bool) -> Pipeline:
+        """The pipeline of a version whose files have been verified. Imports no framework."""
+        ...
+
+    def problems(self, directory: Path, *, trust_code: bool) -> list[str]:
+        """What is wrong with a version that is to be added, by file and key."""
+        ...
+
+
+# The kind that a manifest names, and the module that runs it.
+KINDS = {"monai-bundle": "pipelines.bundle"}
 
 
 def available() -> dict[str, str]:
@@ -45,6 +65,42 @@ def create(name: str) -> Pipeline:
 def model_version(name: str) -> ModelVersion:
     """The version that ``create(name)`` would run. Raises as `create` does."""
     return create(name).model
+
+
+def kind(name: str) -> Kind:
+    """The module of a kind.
+
+    Raises:
+        Unavailable: it cannot be imported.
+        InvalidModel: there is no such kind.
+    """
+    if name not in KINDS:
+        raise InvalidModel("version.json: kind", f"{name!r} is not known", f"Known: {', '.join(KINDS)}")
+    try:
+        return cast(Kind, import_module(KINDS[name]))
+    except ImportError as error:
+        raise Unavailable(f"models of the kind {name} cannot be run: {error}") from error
+
+
+def open_version(model: ModelVersion, directory: Path | None, *, trust_code: bool = False) -> Pipeline:
+    """The pipeline of exactly this version; the files of a registered one are verified first.
+
+    Args:
+        directory: of a registered version; None for an installed one.
+        trust_code: whether Python code in the version may run.
+
+    Raises:
+        InvalidModel: its files are not those that were registered, or it is another version than the one wanted.
+        NotFound, Unavailable: as `create`.
+    """
+    if directory is None:
+        pipeline = create(model.name)
+    else:
+        pipeline = kind(verify(directory).kind).open_version(directory, trust_code=trust_code)
+    if pipeline.model != model:
+        problem = f"the job is pinned to {model.label}, here is {pipeline.model.label}"
+        raise InvalidModel("version", problem, "Restart the node after an upgrade")
+    return pipeline
 
 
 def _entry_point(name: str) -> EntryPoint:

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from admin_api.app import create_app
-from admin_api.deps import AdminServices, InstalledPipeline
+from admin_api.deps import AdminServices, Dicomweb, InstalledPipeline
 from node.domain.instance import Aside, AsideReason
 from node.domain.job import Job, JobInput, JobOutput, Outcome
 from node.domain.peer import Peer
@@ -33,6 +33,7 @@ class AdminHouse(House):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.problems: list[str] = []
+        self.dicomweb: Dicomweb | None = None
         self.free_bytes = 5_000_000_000
         self.peers = [Peer("CT1", "SCANNER1", "10.0.0.5", receive=True), PACS]
         facts = NodeFacts(
@@ -49,7 +50,11 @@ class AdminHouse(House):
                 queries=self.queries,
                 requeue=self.requeue,
                 routes=[CHEST],
-                models=lambda: [
+                models=self.models,
+                rollouts=self.rollouts,
+                register=self.register,
+                replay=self.replay,
+                pipelines=lambda: [
                     InstalledPipeline("lung", MODEL),
                     InstalledPipeline("nodules", unavailable="no weights"),
                 ],
@@ -57,6 +62,7 @@ class AdminHouse(House):
                 readiness=lambda: self.problems,
                 version=VERSION,
                 token=TOKEN,
+                dicomweb=self.dicomweb,
             )
         )
 

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.registry import KINDS
 from tests import peers
 from tests import postgres as pg
 from tests.house import House
+from tests.threshold_kind import KIND
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: begun last, the longest would keep one process busy when the others have ended."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +47,9 @@ def house(tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def threshold_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kind of model that needs no framework."""
+    monkeypatch.setitem(KINDS, KIND, "tests.threshold_kind")

@@ -9,6 +9,7 @@ from pathlib import Path
 from node.domain.errors import PeerUnreachable
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
+from node.domain.trial import TrialInput, TrialOutput
 
 
 class FakeClock:
@@ -52,17 +53,31 @@ class FakeSender:
             raise PeerUnreachable(f"{peer.name}: connection refused")
 
 
-class FakeEngine:
-    """Runs a function in place of a job process."""
+def _passes(trial: TrialInput) -> TrialOutput:
+    return TrialOutput(None, {"verify": 0.1})
 
-    def __init__(self, run: Callable[[JobInput], JobOutput]) -> None:
+
+class FakeEngine:
+    """Runs functions in place of a job process."""
+
+    def __init__(
+        self, run: Callable[[JobInput], JobOutput], try_out: Callable[[TrialInput], TrialOutput] = _passes
+    ) -> None:
         self._run = run
+        self._try_out = try_out
         self.jobs: list[JobInput] = []
 
     def run(self, job: JobInput, *, timeout: timedelta, beat: Callable[[], None]) -> JobOutput:
         self.jobs.append(job)
         beat()
         return self._run(job)
+
+    def has_room(self) -> bool:
+        return True
+
+    def try_out(self, trial: TrialInput, *, timeout: timedelta, beat: Callable[[], None]) -> TrialOutput:
+        beat()
+        return self._try_out(trial)
 
     def close(self) -> None:
         """Nothing to end."""

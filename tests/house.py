@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from node.domain.instance import Instance, Origin
@@ -12,10 +12,20 @@ from node.domain.job import Job, JobInput, JobOutput, Outcome, Provenance, Resul
 from node.domain.model import ModelVersion, Qualification
 from node.domain.peer import Peer
 from node.domain.route import Condition, Operator, Route
+from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
+from node.files.models import ModelFiles
 from node.services.assemble import Assemble
+from node.services.beside import Beside
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
+from node.services.gate import Gate
+from node.services.locate import Locate
+from node.services.models import Models
+from node.services.oversight import Oversight
+from node.services.register import Register
+from node.services.replay import Replay
+from node.services.rollout import Rollouts
 from node.services.work import Work
 from node.store.database import Database
 from tests.fakes import FakeClock, FakeEngine, FakeSender
@@ -39,12 +49,37 @@ class House:
         self.database = Database(f"sqlite:///{root}/node.db")
         self.database.prepare()
         self.sender = FakeSender()
+        self.beside = Beside()
         self.assemble = Assemble(
             self.database.write, self.database.read, self.clock, default=QUIET, quiet={"SLOW": 6 * QUIET}
         )
+        self.installed = MODEL
         self.dispatch = Dispatch(
-            self.database.write, self.database.read, self.clock, self.files, routes, lambda name: MODEL, node="2.25.1"
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            routes,
+            lambda name: self.installed,
+            node="2.25.1",
         )
+
+        self.locate = Locate(self.database.read, self.files)
+        self.rollouts = Rollouts(
+            self.database.write, self.clock, lambda name: self.installed, lambda: ["lung"], node="2.25.1"
+        )
+        self.models = Models(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            self.rollouts,
+            lambda name: self.installed,
+            self.locate,
+        )
+        self.register = Register(self.clock, ModelFiles(root, max_bytes=1 << 20), self.models)
+        self.replay = Replay(self.database.write, self.clock, node="2.25.1")
+        self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
         """Keep an object on disk, as the receiver does, without its row."""
@@ -74,12 +109,33 @@ class House:
             self.files,
             FakeEngine(run),
             provenance,
+            self.locate,
+            self.oversight,
+            self.beside,
             owner="here/1/1",
             device="cpu",
             attempts=attempts,
             lease=LEASE,
             timeout=timedelta(seconds=900),
             retry=RETRY,
+            stopping=lambda: stopping,
+        )
+
+    def gate(self, try_out: Callable[[TrialInput], TrialOutput] | None = None, *, stopping: bool = False) -> Gate:
+        """A worker's gate; without a function every version passes."""
+        engine = FakeEngine(succeed) if try_out is None else FakeEngine(succeed, try_out)
+        return Gate(
+            self.database.write,
+            self.clock,
+            self.files,
+            engine,
+            self.rollouts,
+            trial_provenance,
+            self.locate,
+            owner="here/1/1",
+            device="cpu",
+            lease=LEASE,
+            timeout=timedelta(seconds=900),
             stopping=lambda: stopping,
         )
 
@@ -111,19 +167,21 @@ def part10_head(sop_class_uid: str, uid: str) -> bytes:
     return head(Incoming(sop_class_uid, uid, EXPLICIT, b"", "CT1"))
 
 
-def provenance(job: Job, started_at: object) -> Provenance:
+def provenance(job: Job, started_at: datetime) -> Provenance:
     """Who makes the results of a job."""
-    from datetime import datetime
-
-    assert isinstance(started_at, datetime)
     return Provenance(job.id, job.model, Qualification.RESEARCH, started_at, "ainode", "2.25.1", "0.1", job.revision)
 
 
-def succeed(job: JobInput, *, results: int = 3) -> JobOutput:
+def trial_provenance(trial: Trial, started_at: datetime) -> Provenance:
+    """Who makes what a golden case gives."""
+    return Provenance(trial.id, trial.model, Qualification.RESEARCH, started_at, "ainode", "2.25.1", "0.1")
+
+
+def succeed(job: JobInput, *, results: int = 3, prefix: str = "") -> JobOutput:
     """A run that writes result files, the last one playing the SR."""
     made = []
     for number in range(results):
-        uid = f"2.25.{number + 1}"
+        uid = f"2.25.{prefix}{number + 1}"
         path = job.out_dir / f"{uid}.dcm"
         path.write_bytes(part10_head("1.2.840.10008.5.1.4.1.1.88.34", uid) + b"result")
         digest = hashlib.sha256(b"result").hexdigest()

@@ -74,9 +74,11 @@ def pixelmed(report: Path, work: Path) -> list[str]:
 
 
 def one_report_a_group(report: Path, folder: Path) -> Sequence[Path]:
-    """Copies of ``report`` in ``folder``, each with one of its measurement groups."""
+    """Copies of ``report`` in ``folder``, each with one of its measurement groups; itself where it has none."""
     whole = dcmread(report)
-    where = next(n for n, item in enumerate(whole.ContentSequence) if concept(item) == "126010")
+    where = next((n for n, item in enumerate(whole.ContentSequence) if concept(item) == "126010"), None)
+    if where is None:
+        return [report]
     paths = []
     for n, group in enumerate(whole.ContentSequence[where].ContentSequence):
         part = deepcopy(whole)

@@ -17,10 +17,17 @@ from tests.running import eventually, free_port
 class Orthanc:
     """Orthanc with DICOMweb, on loopback; accepts every C-STORE and answers every query.
 
-    ``knows`` are the neighbours on loopback that it may send to: AE title to port.
+    ``knows`` are the neighbours on loopback that it may send to: AE title to port. ``stores_at`` are the DICOMweb
+    servers that it may store at, by name, each as its configuration has them.
     """
 
-    def __init__(self, root: Path, *, knows: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        knows: Mapping[str, int] | None = None,
+        stores_at: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         programs = peers.orthanc()
         self.port, self.http_port = free_port(), free_port()
         self._root = root
@@ -44,7 +51,13 @@ class Orthanc:
                     "DicomAlwaysAllowGet": True,
                     "DicomAlwaysAllowMove": True,
                     "DefaultEncoding": "Utf8",
-                    "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "WadoRoot": "/wado"},
+                    "DicomWeb": {
+                        "Enable": True,
+                        "Root": "/dicom-web/",
+                        "EnableWado": True,
+                        "WadoRoot": "/wado",
+                        "Servers": dict(stores_at or {}),
+                    },
                 }
             )
         )
@@ -79,6 +92,13 @@ class Orthanc:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
             body: bytes = answer.read()
         return body
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """Post to its REST API."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=body, method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            said: bytes = answer.read()
+        return said
 
     def download(self, folder: Path, *, leave_out: frozenset[str] = frozenset()) -> list[Path]:
         """Write every instance of the archive, save those of some modalities, to a folder, as they are stored."""

@@ -30,12 +30,17 @@ def p_data(*values: bytes) -> bytes:
 
 
 def associate_rq(
-    *, called: str = "AINODE", version: int = 1, application: str = "1.2.840.10008.3.1.1.1", user: bytes = b""
+    *,
+    called: str = "AINODE",
+    version: int = 1,
+    application: str = "1.2.840.10008.3.1.1.1",
+    user: bytes = b"",
+    more: tuple[tuple[int, str], ...] = (),
 ) -> bytes:
-    """An A-ASSOCIATE-RQ for CT storage and Verification, both in explicit VR little endian."""
+    """An A-ASSOCIATE-RQ for CT storage, Verification and ``more``, all in explicit VR little endian."""
     contexts = b"".join(
         _item(0x20, bytes((number, 0, 0, 0)) + _item(0x30, uid.encode()) + _item(0x40, objects.EXPLICIT.encode()))
-        for number, uid in ((CT_CONTEXT, objects.CT), (ECHO_CONTEXT, VERIFICATION))
+        for number, uid in ((CT_CONTEXT, objects.CT), (ECHO_CONTEXT, VERIFICATION), *more)
     )
     information = _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3") + user
     fixed = struct.pack(">HH16s16s32x", version, 0, called.ljust(16).encode(), b"RAW".ljust(16))
@@ -110,9 +115,14 @@ class RawPeer:
         return self
 
     def status(self) -> int:
-        """The status of the next response."""
+        """The status of the next response.
+
+        Raises:
+            ConnectionError: the connection is closed.
+        """
         answer = self.read()
-        assert answer is not None
+        if answer is None:
+            raise ConnectionResetError("the node closed the connection")
         assert answer[0] == 4, answer
         at = answer[1].index(struct.pack("<HHI", 0, 0x0900, 2)) + 8
         return int.from_bytes(answer[1][at : at + 2], "little")

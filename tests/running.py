@@ -23,6 +23,9 @@ from node.domain.job import Job
 from node.domain.study import Study
 from node.store.database import Database
 
+# ``make soak``: the same tests at full size, for minutes.
+SOAK = os.environ.get("AINODE_SOAK") == "1"
+
 
 def free_port() -> int:
     """A port that nobody has at the moment."""
@@ -42,15 +45,14 @@ def eventually(holds: Callable[[], object], what: str, *, seconds: float = 60.0)
 
 
 class RunningNode:
-    """One node on a directory of its own."""
+    """One node on a directory of its own. ``sections`` replace those of its settings, ``node`` only the keys it has."""
 
     def __init__(self, root: Path, *, pacs_port: int, quiet: float = 1.0, **sections: Any) -> None:
         self.root = root
         self.port, self.api_port = free_port(), free_port()
-        self.data_dir = root / "var"
         self.config = root / "node.yaml"
-        settings: dict[str, Any] = {
-            "node": {"ae_title": "AINODE", "host": "127.0.0.1", "port": self.port, "data_dir": str(self.data_dir),
+        self.settings: dict[str, Any] = {
+            "node": {"ae_title": "AINODE", "host": "127.0.0.1", "port": self.port, "data_dir": str(root / "var"),
                      "min_free_mb": 64},
             "api": {"host": "127.0.0.1", "port": self.api_port},
             "assemble": {"quiet_seconds": quiet},
@@ -63,9 +65,15 @@ class RunningNode:
             "work": {"device": "cpu", "retry_seconds": 1},
             "deliver": {"retry_seconds": 1, "retry_max_seconds": 2},
         }  # fmt: skip
-        settings.update(sections)
-        self.config.write_text(yaml.safe_dump(settings))
+        self.settings["node"].update(sections.pop("node", {}))
+        self.settings.update(sections)
+        self.data_dir = Path(self.settings["node"]["data_dir"])
+        self.write_settings()
         self.process: subprocess.Popen[bytes] | None = None
+
+    def write_settings(self) -> None:
+        """Write ``settings`` as they are now; read at the next start."""
+        self.config.write_text(yaml.safe_dump(self.settings))
 
     @property
     def log(self) -> str:
@@ -76,23 +84,45 @@ class RunningNode:
         """``ainode`` with this node's settings."""
         return [sys.executable, "-m", "node", "--config", str(self.config), *words]
 
-    def start(self) -> RunningNode:
-        """Start it and wait until it is ready."""
+    def configure(self, section: str, **keys: Any) -> None:
+        """Set keys of a section, before the start."""
+        settings = yaml.safe_load(self.config.read_text())
+        settings[section].update(keys)
+        self.config.write_text(yaml.safe_dump(settings))
+
+    def start(self, stage: str = "serve", *, until: str = "/readyz") -> RunningNode:
+        """Start it, or one stage of it, and wait until it is ready, or another open path is served.
+
+        ``scp``, which has no API, is waited for until it listens.
+        """
         environ = {k: v for k, v in os.environ.items() if not k.startswith("AINODE_")}
         with (self.root / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
-                self.command("serve"), stdout=log, stderr=log, env=environ, start_new_session=True
+                self.command(stage), stdout=log, stderr=log, env=environ, start_new_session=True
             )
-        eventually(self._ready, f"the node is ready; its log:\n{self.log[-3000:]}")
+        ready = self._listens if stage == "scp" else lambda: self._serves(until)
+        eventually(ready, f"the node is ready; its log:\n{self.log[-3000:]}")
         return self
 
-    def _ready(self) -> bool:
+    def _serves(self, path: str) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log[-3000:]
         try:
-            return self.status("/readyz") == 200
+            return self.status(path) == 200
         except OSError:
             return False
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log[-3000:]
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def peak_memory(self) -> int:
+        """The largest resident set that the node's main process ever had, in bytes."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) << 10
 
     def kill(self) -> None:
         """``kill -9`` of the main process alone; its children have to notice by themselves."""
@@ -113,6 +143,17 @@ class RunningNode:
         """End what runs, whatever the test has left."""
         if self.process is not None and self.process.poll() is None:
             self.stop()
+
+    def is_running(self) -> bool:
+        """Whether the main process lives."""
+        return self.process is not None and self.process.poll() is None
+
+    def receivers(self) -> list[psutil.Process]:
+        """The receivers that are processes of their own, as ``node.receivers`` wants them."""
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
+        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in alive if "receiver" in child.cmdline()]
 
     def worker(self) -> psutil.Process:
         """The worker process."""
@@ -135,12 +176,16 @@ class RunningNode:
 
     def get(self, path: str) -> Any:
         """Ask the admin API."""
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """Ask the admin API, or for ``/metrics``."""
         token = (self.data_dir / "api.token").read_text().strip()
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.api_port}{path}", headers={"Authorization": f"Bearer {token}"}
         )
         with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+            return str(answer.read(), "utf-8")
 
     def rows(self) -> tuple[list[Study], list[Job], list[Delivery]]:
         """Studies, jobs and deliveries, straight from the store."""

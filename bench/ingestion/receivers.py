@@ -47,6 +47,7 @@ class Receiver:
         command: from a fresh folder and a port, the command that receives into ``folder/store``; writes its settings.
         problem: why it cannot run here; None when it can.
         version: what it says about itself.
+        listens: whether all of it listens, by its log; a port that accepts is enough for most.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Receiver:
     command: Callable[[Path, int], list[str]]
     problem: Callable[[], str | None]
     version: Callable[[], str]
+    listens: Callable[[str], bool] = lambda log: True
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def running(receiver: Receiver, folder: Path) -> Iterator[Running]:
             command, cwd=ROOT, env=environment(), stdout=stream, stderr=stream, start_new_session=True
         )
     try:
-        _wait_until_it_listens(process, port, log)
+        _wait_until_it_listens(process, port, log, receiver.listens)
         yield Running(process.pid, receiver.ae_title, port, store)
     finally:
         _end(process)
@@ -129,7 +131,7 @@ def _version(program: str) -> str:
     return match[1] if match else "unknown"
 
 
-def _ainode(sync: str) -> Receiver:
+def _ainode(sync: str, processes: int = 1) -> Receiver:
     node = [sys.executable, "-m", "node"]
 
     def settings(folder: Path, port: int) -> list[str]:
@@ -141,6 +143,7 @@ def _ainode(sync: str) -> Receiver:
                 "port": port,
                 "data_dir": str(folder / "store"),
                 "sync": sync,
+                "receivers": processes,
             },
             "peers": {"SENDER": {"ae_title": SENDER_AE_TITLE, "host": "127.0.0.1", "receive": True}},
         }
@@ -154,12 +157,13 @@ def _ainode(sync: str) -> Receiver:
         return None if done.returncode == 0 else " ".join(done.stderr.split())
 
     return Receiver(
-        f"ainode-{sync}",
-        f"ainode, sync {sync}",
+        f"ainode-{sync}" + (f"-{processes}" if processes > 1 else ""),
+        f"ainode, sync {sync}" + (f", {processes} receivers" if processes > 1 else ""),
         "AINODE",
         lambda folder, port: [*settings(folder, port), "scp"],
         problem,
         lambda: said([*node, "version"]),
+        lambda log: log.count(" listens on ") == processes,
     )
 
 
@@ -210,6 +214,8 @@ RECEIVERS: Mapping[str, Receiver] = {
     for receiver in (
         _ainode("instance"),
         _ainode("none"),
+        _ainode("instance", 2),
+        _ainode("none", 2),
         Receiver("dcmtk", "DCMTK storescp --fork", "STORESCP", _storescp, _missing("storescp"), dcmtk_version),
         Receiver(
             "orthanc",
@@ -230,9 +236,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_listens(
+    process: subprocess.Popen[bytes], port: int, log: Path, by_log: Callable[[str], bool]
+) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not listens(port):
+    while not (listens(port) and by_log(log.read_text(errors="replace"))):
         if process.poll() is not None or time.monotonic() > deadline:
             tail = log.read_text(errors="replace")[-1000:]
             raise BenchError(f"does not listen on port {port}; its log ends: {tail}")

@@ -6,22 +6,15 @@ title alone proves nothing: whoever reaches the port can claim one.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
 
 from node.domain.peer import Peer
+from node.services.origins import Address, Origins
 
 log = logging.getLogger(__name__)
-
-Address: TypeAlias = IPv4Address | IPv6Address
-_NOWHERE: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -59,38 +52,8 @@ CALLING_NOT_RECOGNISED = Rejection(1, 1, 3, "calling AE title not recognised")
 ADDRESS_NOT_ALLOWED = Rejection(1, 1, 3, "address not allowed")
 CERTIFICATE_NOT_ALLOWED = Rejection(1, 1, 3, "certificate subject not allowed")
 # Transient, by the service provider (presentation): the peer may try again.
+TEMPORARY_CONGESTION = Rejection(2, 3, 1, "temporary congestion")
 PEER_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit exceeded for this peer")
-
-
-class Names:
-    """The addresses of host names, as the resolver gives them; the last known ones stand while it gives none.
-
-    Args:
-        seconds: for how long an answer, or its absence, is kept.
-    """
-
-    def __init__(
-        self,
-        *,
-        seconds: float = 60.0,
-        lookup: Callable[[str], Iterable[str]] | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._seconds = seconds
-        self._lookup = lookup or _lookup
-        self._now = now
-        self._known: dict[str, tuple[float, frozenset[Address]]] = {}
-
-    def __call__(self, host: str) -> frozenset[Address]:
-        """Every address of a host name; that of an IP literal is itself. Empty where the name is unknown."""
-        expires, addresses = self._known.get(host, (0.0, _NOWHERE))
-        if host not in self._known or self._now() >= expires:
-            try:
-                addresses = frozenset(map(address_of, self._lookup(host)))
-            except OSError as error:
-                log.warning("host %r of a peer cannot be resolved: %s", host, error)
-            self._known[host] = (self._now() + self._seconds, addresses)
-        return addresses
 
 
 class Admission:
@@ -104,6 +67,8 @@ class Admission:
         accept_unknown: calling AE titles that belong to no such peer may call too, from anywhere. A known one
             still has to fit its peer.
         addresses_of: gives the addresses of a host name.
+        has_room: whether associations are taken at this moment; those who may in are told of temporary congestion
+            while they are not, and only they: to others it stays "not recognised".
     """
 
     def __init__(
@@ -113,17 +78,19 @@ class Admission:
         *,
         accept_unknown: bool = False,
         addresses_of: Callable[[str], frozenset[Address]] | None = None,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._our_ae_title = our_ae_title
         self._accept_unknown = accept_unknown
-        self._addresses_of = addresses_of or Names()
+        self._origins = Origins(addresses_of)
+        self._has_room = has_room
         self._known: defaultdict[str, list[Peer]] = defaultdict(list)
         for peer in peers:
             self._known[peer.ae_title].append(peer)
 
     def __call__(self, caller: Caller) -> Rejection | None:
         """None where the association is admitted. Called from several threads at once."""
-        refusal = self._refusal(caller)
+        refusal = self._refusal(caller) or self._congestion()
         if refusal is None:
             return None
         rejection, fix = refusal
@@ -136,6 +103,11 @@ class Admission:
             fix,
         )
         return rejection
+
+    def _congestion(self) -> tuple[Rejection, str] | None:
+        if self._has_room():
+            return None
+        return TEMPORARY_CONGESTION, "Free space on the data directory, or lower node.min_free_mb"
 
     def _refusal(self, caller: Caller) -> tuple[Rejection, str] | None:
         """The rejection, and what would mend it."""
@@ -155,32 +127,12 @@ class Admission:
 
     def _misfit(self, peer: Peer, caller: Caller) -> tuple[Rejection, str] | None:
         """Why the caller is not this peer, or is one time too many."""
-        address = address_of(caller.address)
-        where = f"peers.{peer.name}"
-        if peer.networks:
-            if not any(address in network for network in peer.networks):
-                return ADDRESS_NOT_ALLOWED, f"If this is the peer, add {address} to {where}.networks"
-        elif address not in (expected := self._addresses_of(peer.host)):
-            at = " or ".join(sorted(map(str, expected))) or "no address that the resolver knows"
-            host = peer.host if at == peer.host else f"{peer.host} ({at})"
-            fix = (
-                f"{where}.host is {host}. If this is the peer (behind NAT, or with a second interface), "
-                f"set {where}.networks to [{address}]"
-            )
+        if (fix := self._origins.misfit(peer, caller.address)) is not None:
             return ADDRESS_NOT_ALLOWED, fix
+        where = f"peers.{peer.name}"
         if peer.certificate_subjects and caller.certificate_subject not in peer.certificate_subjects:
             shown = "it showed none" if caller.certificate_subject is None else f"it is {caller.certificate_subject!r}"
             return CERTIFICATE_NOT_ALLOWED, f"{shown}. If this is the peer, change {where}.certificate_subjects"
         if peer.max_associations is not None and caller.associations >= peer.max_associations:
             return PEER_LIMIT_EXCEEDED, f"It holds {caller.associations}: raise {where}.max_associations"
         return None
-
-
-def address_of(text: str) -> Address:
-    """An address without zone; that of an IPv4 caller on an IPv6 socket (``::ffff:10.0.0.5``) as IPv4."""
-    address = ipaddress.ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _lookup(host: str) -> set[str]:
-    return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}

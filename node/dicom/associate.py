@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pynetdicom import evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from node.dicom.stack import application_entity, keep_answers, send_at_once
 from node.dicom.tls import Certificates, certificate_subject
@@ -44,6 +45,12 @@ def associate(
         raise InvalidInput(f"peers.{peer.name}.tls", "is true without certificates", "Set tls.cert, tls.key and tls.ca")
     context = tls.client(check_host=not peer.certificate_subjects) if tls is not None and peer.tls else None
     opened: list[evt.Event] = []
+    rejections: list[A_ASSOCIATE_RJ] = []
+
+    def heard(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            rejections.append(event.pdu)
+
     ae = application_entity(ae_title, max_pdu=peer.max_pdu, timeout=peer.timeout_seconds)
     try:
         association = ae.associate(
@@ -54,7 +61,12 @@ def associate(
             max_pdu=peer.max_pdu,
             ext_neg=list(roles),
             tls_args=(context, peer.host) if context is not None else None,
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_CONN_OPEN, opened.append), *handlers],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, send_at_once),
+                (evt.EVT_CONN_OPEN, opened.append),
+                (evt.EVT_PDU_RECV, heard),
+                *handlers,
+            ],
         )
     except OSError as error:
         raise PeerUnreachable(f"{name_of(peer)}: {error}") from error
@@ -63,7 +75,13 @@ def associate(
     if association.is_established or association.rejected_contexts:
         keep_answers(association)
         return association
-    raise PeerUnreachable(f"{name_of(peer)}: {_why(association, peer, context, connected=bool(opened))}")
+    if rejections:
+        # Not from pynetdicom's state: where the answer is quicker than its own threads it takes it for a lost connection.
+        answer = rejections[0].to_primitive()
+        raise PeerUnreachable(
+            f"{name_of(peer)}: rejected the association: {answer.reason_str} ({answer.result_str})"
+        )
+    raise PeerUnreachable(f"{name_of(peer)}: {_why(peer, context, connected=bool(opened))}")
 
 
 def end(association: Any) -> None:
@@ -90,11 +108,8 @@ def _check_certificate(association: Any, peer: Peer) -> None:
         )
 
 
-def _why(association: Any, peer: Peer, context: ssl.SSLContext | None, *, connected: bool) -> str:
-    """Why there is no association, in words."""
-    if association.is_rejected:
-        answer = association.acceptor.primitive
-        return f"rejected the association: {answer.reason_str} ({answer.result_str})"
+def _why(peer: Peer, context: ssl.SSLContext | None, *, connected: bool) -> str:
+    """Why there is no association and no rejection, in words."""
     if connected:
         # By TLS 1.3 a client is connected before the server has looked at its certificate.
         refused = "refused our certificate, " if context is not None else ""

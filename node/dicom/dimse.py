@@ -63,9 +63,10 @@ def decoded(context_id: int, command: bytes, data_set: bytes) -> Any:
         raise ProtocolError(AbortReason.INVALID_PARAMETER, f"no DIMSE request: {error!r}") from error
 
 
-def encoded(context_id: int, response: Any, max_pdu: int) -> bytes:
-    """A response primitive as P-DATA-TF PDUs."""
-    message = getattr(dimse_messages, f"{type(response).__name__}_RSP")()
-    message.primitive_to_message(response)
+def encoded(context_id: int, primitive: Any, max_pdu: int) -> bytes:
+    """A request or response primitive as P-DATA-TF PDUs."""
+    direction = "RQ" if primitive.MessageIDBeingRespondedTo is None else "RSP"
+    message = getattr(dimse_messages, f"{type(primitive).__name__}_{direction}")()
+    message.primitive_to_message(primitive)
     data_set = message.data_set.getvalue() if isinstance(message.data_set, BytesIO) else b""
     return wire.messages(context_id, encode(message.command_set, True, True) or b"", data_set, max_pdu)

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
 _ACCEPTED = 0
+# Of services other than storage. Not deflated: what a few bytes inflate to would have to be held in memory.
+_UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"]
 
 # PS3.8 table 9-21: permanent, by the service user and by the service provider (ACSE); transient, by the provider
 # (presentation).
@@ -99,7 +101,7 @@ def agree(asked: Proposal, services: Collection[str]) -> Agreement:
         user = asked.pdu.user_information
         roles = {uid: (role.scu_role, role.scp_role) for uid, role in user.role_selection.items()}
         results, replies = negotiate_unrestricted(
-            request.presentation_context_definition_list, [build_context(uid) for uid in services], roles
+            request.presentation_context_definition_list, [build_context(uid, _UNCOMPRESSED) for uid in services], roles
         )
         answer = _accept(request, results, [*_ourselves(), *_window(user), *replies])
         accepted: dict[int, Context] = {

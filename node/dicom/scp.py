@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
@@ -9,12 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from node.dicom import dimse
 from node.dicom.admission import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, Caller, Rejection
-from node.dicom.association import Association, ObjectWriter, State, Terms
+from node.dicom.association import Association, State, Terms
+from node.dicom.census import Census, LocalCensus
 from node.dicom.dimse import Handler
+from node.dicom.message import ObjectWriter
 from node.dicom.negotiate import LOCAL_LIMIT_EXCEEDED
+from node.dicom.notice import Notices
 from node.domain.instance import Answer, Incoming, StoreRequest
 
 log = logging.getLogger(__name__)
@@ -28,6 +33,7 @@ ARTIM_SECONDS = 10.0
 _MAX_WAITING = 64
 _BACKLOG = 512
 _ABORT_SECONDS = 5.0
+NO_TLS = "TLS handshake failed"
 _PROCESSING_FAILURE = 0xC211  # PS3.4 B.2.3: cannot understand; the value pynetdicom gives for a receiver that raises
 
 
@@ -46,7 +52,12 @@ class StorageSCP:
         admit: in the place of ``allowed_callers`` and of the look at the called AE title.
         tls: asked for at every connection; with it nothing but TLS is spoken.
         services: handlers of other DIMSE services, by abstract syntax.
-        on_reject: told of (calling, called AE title, reason) for every rejected association.
+        notices: of requests of ours to a peer, on the association that it opened, by abstract syntax.
+        census: counts the associations, of other receivers too.
+        listener: a socket that listens already, and that other processes may accept from too: it is in the place of
+            host and port, and stays open.
+        on_reject: told of (calling, called AE title, reason) for every rejected association, and of ("", "", NO_TLS)
+            for every connection on which no TLS came about.
         on_released: told once of (calling AE title, StudyInstanceUIDs acknowledged) after an A-RELEASE was answered,
             never after an abort.
         max_associations: further ones are rejected as transient, local limit exceeded.
@@ -67,6 +78,9 @@ class StorageSCP:
         admit: Callable[[Caller], Rejection | None] | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
         services: Mapping[str, Handler] = dimse.SERVICES,
+        notices: Mapping[str, Notices] = MappingProxyType({}),
+        census: Census | None = None,
+        listener: socket.socket | None = None,
         on_reject: Callable[[str, str, str], None] = lambda calling, called, reason: None,
         on_released: Callable[[str, frozenset[str]], None] = lambda calling, studies: None,
         max_associations: int = 50,
@@ -79,22 +93,28 @@ class StorageSCP:
         self._allowed_callers = allowed_callers
         self._admit_caller = admit or self._by_ae_title
         self._tls = tls
+        self._shared = listener
+        self._census = census or LocalCensus()
         self._on_reject = on_reject
         self._max_associations = max_associations
         self._terms = Terms(
             begin=begin or (lambda request: _Whole(request, receive)),
             admit=self._admit,
+            on_no_tls=lambda: on_reject("", "", NO_TLS),
+            on_study=self._census.sends,
             on_released=on_released,
+            on_end=self._leave,
             services=services,
+            notices=notices,
             artim=artim,
             idle=timeout,
             pdu=pdu_timeout,
         )
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
-        # In the order in which they came; ``_admitted`` are those that have a calling AE title we agreed to.
+        # In the order in which they came; ``_entered`` are those that are counted in the census.
         self._running: dict[Association, threading.Thread] = {}
-        self._admitted: set[Association] = set()
+        self._entered: set[Association] = set()
 
     @property
     def port(self) -> int:
@@ -107,8 +127,7 @@ class StorageSCP:
         Raises:
             OSError: the address is in use or not ours.
         """
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        self._listener = socket.create_server(self._address, family=family, backlog=_BACKLOG)
+        self._listener = self._shared or listen(*self._address)
         self._address = (self._address[0], int(self._listener.getsockname()[1]))
         self._accepting = threading.Thread(target=self._accept, args=(self._listener,), name="accept", daemon=True)
         self._accepting.start()
@@ -122,9 +141,10 @@ class StorageSCP:
         listener, self._listener = self._listener, None
         if listener is None:
             return
-        listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._accepting.join()
-        listener.close()
+        if self._shared is None:
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            self._accepting.join()
+            listener.close()
         deadline = time.monotonic() + grace
         for association, thread in self._threads():
             if association.state is State.ESTABLISHED:
@@ -136,10 +156,6 @@ class StorageSCP:
         for _, thread in ending:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def being_sent(self, study_uid: str) -> bool:
-        """Whether an association is open in which instances of a study were acknowledged: more of it may follow."""
-        return any(a.state is State.ESTABLISHED and a.has_kept_of(study_uid) for a, _ in self._threads())
-
     def _threads(self) -> list[tuple[Association, threading.Thread]]:
         with self._lock:
             return list(self._running.items())
@@ -149,12 +165,15 @@ class StorageSCP:
             try:
                 connection, address = listener.accept()
             except OSError as error:
-                if self._listener is None:
+                if self._listener is None or error.errno == errno.EINVAL:  # it was shut down, by us or by its owner
                     return
                 # Too many open files, for instance: those that are served will give theirs back.
                 log.error("cannot accept a connection: %s", error)
                 time.sleep(0.1)
                 continue
+            if self._listener is None:
+                connection.close()
+                return
             association = Association(connection, address[0], self._terms, self._tls() if self._tls else None)
             thread = threading.Thread(target=self._run, args=(association,), name=f"association {address[0]}")
             thread.daemon = True
@@ -171,23 +190,23 @@ class StorageSCP:
         finally:
             with self._lock:
                 del self._running[association]
-                self._admitted.discard(association)
 
     def _admit(self, association: Association, caller: Caller) -> Rejection | None:
-        with self._lock:
-            self._admitted = {admitted for admitted in self._admitted if admitted.state is not State.AWAITING_CLOSE}
-            others = [admitted.calling for admitted in self._admitted]
-            # Before the decision, so that of two that come at once the second one knows of the first.
-            self._admitted.add(association)
-        rejection = self._admit_caller(replace(caller, associations=others.count(caller.calling)))
-        if rejection is None and len(others) >= self._max_associations:
+        others, of_all = self._census.enter(caller.calling)
+        self._entered.add(association)
+        rejection = self._admit_caller(replace(caller, associations=others))
+        if rejection is None and of_all >= self._max_associations:
             rejection = LOCAL_LIMIT_EXCEEDED
             self._log_rejection(caller, rejection)
         if rejection is not None:
-            with self._lock:
-                self._admitted.discard(association)
             self._on_reject(caller.calling, caller.called, rejection.text)
         return rejection
+
+    def _leave(self, association: Association) -> None:
+        """Count it no more: from when it ends, which may be long before the peer closes the connection."""
+        if association in self._entered:
+            self._entered.remove(association)
+            self._census.leave(association.calling, association.studies)
 
     def _by_ae_title(self, caller: Caller) -> Rejection | None:
         if caller.called == self._ae_title and self._allowed_callers(caller.calling):
@@ -204,6 +223,16 @@ class StorageSCP:
             caller.address,
             rejection.text,
         )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for connections to come; port 0 takes a free one.
+
+    Raises:
+        OSError: the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
 class _Whole:

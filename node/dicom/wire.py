@@ -75,6 +75,8 @@ class Wire:
 
     Args:
         connection: a connected socket; TLS, if any, is already spoken on it.
+
+    ``in_step`` is whether it is known where the next PDU begins: after what was no PDU it is not.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -83,6 +85,7 @@ class Wire:
         self._buffer = memoryview(bytearray(_FIRST_BUFFER))
         self._start = self._end = 0
         self._timeout = 0.0
+        self.in_step = True
 
     def expect_data(self) -> None:
         """Take a buffer that holds two of the largest P-DATA-TF: a peer that is still to be admitted costs little."""
@@ -106,11 +109,28 @@ class Wire:
         by = min(ends_by, time.monotonic() + seconds)
         self._hold(_HEADER.size, by)
         number, _, length = _HEADER.unpack_from(self._buffer, self._start)
-        kind = _checked(number, length)
+        try:
+            kind = _checked(number, length)
+        except ProtocolError:
+            self.in_step = False
+            raise
         self._hold(_HEADER.size + length, by)
         begin = self._start + _HEADER.size
         self._start = begin + length
         return kind, self._buffer[begin : self._start]
+
+    def begins(self, *, by: float) -> bool:
+        """Wait for the first byte of the next PDU; whether it came by then.
+
+        Raises:
+            Closed: by the peer.
+        """
+        try:
+            if self._start == self._end:
+                self._receive(by)
+        except Silent:
+            return False
+        return True
 
     def send(self, data: bytes, *, by: float) -> None:
         """Write all of ``data``.
@@ -249,7 +269,7 @@ def reject(result: int, source: int, reason: int) -> bytes:
 
 
 class Command:
-    """A command set (PS3.7 6.3.1, implicit VR little endian): what every request has, and C-STORE's UIDs.
+    """A command set (PS3.7 6.3.1, implicit VR little endian): what every message has, and C-STORE's UIDs.
 
     Raises:
         ProtocolError: it is no command set, or lacks CommandField, CommandDataSetType or, but for C-CANCEL, MessageID.
@@ -261,6 +281,9 @@ class Command:
         self.field = _us(elements, 0x0100, "CommandField")
         self.has_data_set = _us(elements, 0x0800, "CommandDataSetType") != NO_DATA_SET
         self.message_id = _us(elements, 0x0110, "MessageID") if 0x0110 in elements else None
+        self.responds_to = _us(elements, 0x0120, "MessageIDBeingRespondedTo") if 0x0120 in elements else None
+        self.status = _us(elements, 0x0900, "Status") if 0x0900 in elements else None
+        self.comment = elements.get(0x0902, b"").decode("ascii", "replace").rstrip("\0 ")
         self.sop_class_uid = elements.get(0x0002, b"")
         self.sop_instance_uid = elements.get(0x1000, b"")
 

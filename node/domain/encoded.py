@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _IMPLICIT_LITTLE_ENDIAN_UID = "1.2.840.10008.1.2"
 _EXPLICIT_BIG_ENDIAN_UID = "1.2.840.10008.1.2.2"
@@ -56,8 +56,7 @@ class Encoding:
 EXPLICIT_LITTLE_ENDIAN = Encoding(implicit=False, big_endian=False)
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """A top-level element; its value is ``data[start:end]``. ``tag`` is group << 16 | element.
 
     ``value`` is the beginning of the value, at most 16 KiB, for the tags that were asked for.
@@ -78,19 +77,25 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
 
 
 def values(
-    dataset: Encoded, transfer_syntax_uid: str, tags: Collection[int]
+    dataset: Encoded, transfer_syntax_uid: str, tags: Collection[int], *, whole: bool = True
 ) -> tuple[dict[int, bytes], Malformed | None]:
     """The raw values of the top-level elements ``tags``, and what is wrong with the structure, if anything is.
 
     Values found before the fault are returned with it: whether a fault matters is for the caller to say. Memory does
     not grow with the data set.
+
+    Args:
+        whole: whether to walk to the end; without it what comes after the last of ``tags`` is not looked at.
     """
+    last = max(tags, default=0)
     found: dict[int, bytes] = {}
     stretch = _Inflated(dataset) if transfer_syntax_uid in _DEFLATED_UIDS else _Plain(dataset)
     try:
         for element in _Walk(stretch, encoding_of(transfer_syntax_uid)).elements(0, tags):
             if element.value is not None:
                 found.setdefault(element.tag, element.value)
+            if element.tag >= last and not whole:
+                break
     except Malformed as fault:
         return found, fault
     return found, None

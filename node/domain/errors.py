@@ -4,18 +4,21 @@ AinodeError
 ├── Permanent                 the same input gives the same error: never retried
 │   ├── InvalidInput          names the field and the fix
 │   │   ├── InvalidInstance   a SOP instance that cannot be kept as one; carries its DIMSE status
-│   │   └── InvalidSettings   the configuration file or environment
+│   │   ├── InvalidRequest    a DIMSE-N request that cannot be granted; carries its DIMSE status
+│   │   ├── InvalidSettings   the configuration file or environment
+│   │   └── InvalidModel      a model version: its files, configuration, side file or signature
 │   ├── Refused               "not for this model": an answer with a reason, shown and not retried
 │   ├── CheckFailed           a result object that did not pass the check; nothing of its set is sent
 │   ├── Rejected              a peer understood us and said no
 │   ├── Unavailable           an optional part cannot be loaded; says exactly why
-│   └── NotFound              no such study, job or delivery
+│   └── NotFound              no such study, job, delivery or model version
 ├── Transient                 may pass by itself: retried with backoff
 │   ├── PeerUnreachable       no association, or it broke
 │   ├── StorageFull           below the free-space watermark
 │   ├── OutOfMemory           the device or the host had too little memory
 │   ├── TimedOut              a job ran past its limit
 │   ├── ChildLost             the process that ran the job died
+│   ├── Busy                  as much is under way as the node or the peer may have at once
 │   └── Interrupted           the node is being stopped
 └── Fault                     a mistake in the node itself
     ├── IllegalStep           a state cannot take that step
@@ -59,8 +62,21 @@ class InvalidInstance(InvalidInput):
         self.status = status
 
 
+class InvalidRequest(InvalidInput):
+    """A DIMSE-N request that cannot be granted; ``status`` is its answer (PS3.7 annex C), ``error_id`` its ErrorID."""
+
+    def __init__(self, field: str, problem: str, fix: str, status: int, error_id: int | None = None) -> None:
+        super().__init__(field, problem, fix)
+        self.status = status
+        self.error_id = error_id
+
+
 class InvalidSettings(InvalidInput):
     """The settings are wrong; ``field`` is their path, with the line where it is known."""
+
+
+class InvalidModel(InvalidInput):
+    """A model version cannot be used; ``field`` is the file and the key in it, for instance ``ainode.yaml: labels``."""
 
 
 class Refused(Permanent):
@@ -94,7 +110,7 @@ class Unavailable(Permanent):
 
 
 class NotFound(Permanent):
-    """No such study, job or delivery."""
+    """No such study, job, delivery or model version."""
 
 
 class Transient(AinodeError):
@@ -123,6 +139,10 @@ class ChildLost(Transient):
     """The process that ran the job died."""
 
 
+class Busy(Transient):
+    """As much is under way as the node or the peer may have at once."""
+
+
 class Interrupted(Transient):
     """The node is being stopped; the job goes back to the queue and the attempt does not count."""
 
@@ -136,4 +156,4 @@ class IllegalStep(Fault):
 
 
 class LostLease(Fault):
-    """Somebody else holds the job or the delivery by now."""
+    """Somebody else holds the job, the delivery or the report by now."""

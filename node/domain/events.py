@@ -16,6 +16,7 @@ class Subject(StrEnum):
     JOB = "job"
     DELIVERY = "delivery"
     INSTANCE = "instance"
+    COMMITMENT = "commitment"
     NODE = "node"
 
 

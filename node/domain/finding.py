@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from node.domain.volume import Volume
+from node.domain.volume import SliceSource, Volume
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Findings:
     """Everything that one run says about one volume.
 
     ``procedure`` is the imaging procedure reported (CID 100), ``evaluations`` are statements about the whole study,
-    ``window`` is (centre, width) for pictures of this anatomy, ``notes`` are sentences for the report.
+    ``window`` is (centre, width) for pictures of this anatomy, ``notes`` are sentences for the report and
+    ``also_read`` the instances that were read beside those of ``volume``.
     """
 
     volume: Volume
@@ -81,6 +82,7 @@ class Findings:
     title: str = ""
     notes: tuple[str, ...] = ()
     series_notes: tuple[tuple[str, str], ...] = field(default=())
+    also_read: tuple[SliceSource, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The numbers and statements as JSON types: for the job row, the CLI and the API."""

@@ -63,12 +63,16 @@ class Aside:
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """What a C-STORE-RQ says of the object that follows it (PS3.7 9.1.1), and who sends it."""
+    """What is said of an object before it comes, and who sends it: by a C-STORE-RQ (PS3.7 9.1.1), or by file meta.
+
+    ``study_uid`` is the study that the object has to belong to, where the request names one (PS3.18 10.5.1).
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str  # of the presentation context
     peer: str  # the calling AE title
+    study_uid: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,11 @@ class Incoming:
 class Answer:
     """A C-STORE response: ``status`` (PS3.4 B.2.3) and an ErrorComment (0000,0902) of at most 64 characters.
 
-    ``study_uid`` names the study that the object was kept in (now or before); it is no part of the response.
+    ``study_uid`` names the study that the object was kept in (now or before), ``retry`` says that the same object may
+    be taken later; they are no part of the response.
     """
 
     status: int
     comment: str = ""
     study_uid: str | None = field(default=None, compare=False)
+    retry: bool = field(default=False, compare=False)

@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from node.domain.model import ModelVersion, Qualification
+from node.domain.priority import Priority
 from node.domain.study import StudyContent
+
+
+class Role(StrEnum):
+    """Why a version runs on a study: the rollout chose it, or a person asked for it."""
+
+    CHAMPION = "champion"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    CONTROL = "control"  # the champion, beside a canary, so that the two can be compared
+    REPLAY = "replay"
+
+
+UNSENT = frozenset({Role.SHADOW, Role.CONTROL})  # stored and compared; no result of theirs ever leaves the node
 
 
 class JobState(StrEnum):
@@ -56,7 +70,10 @@ JOB: Mapping[JobState, Mapping[JobStep, JobState]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One row of the job table. ``attempt`` is counted at claim, so a study that kills its process comes to an end."""
+    """One row of the job table. ``attempt`` is counted at claim, so a study that kills its process comes to an end.
+
+    A job in an unsent role has no destinations, and cannot be made with one: deliveries come from ``send_to`` alone.
+    """
 
     id: str
     study_uid: str
@@ -75,6 +92,12 @@ class Job:
     reason: str | None = None
     findings: Mapping[str, Any] | None = None
     timings: Mapping[str, float] | None = None
+    priority: Priority = Priority.ROUTINE
+    role: Role = Role.CHAMPION
+
+    def __post_init__(self) -> None:
+        if self.role in UNSENT and self.send_to:
+            raise ValueError(f"a {self.role.value} job is never sent, not to {', '.join(self.send_to)}")
 
 
 @dataclass(frozen=True)
@@ -97,12 +120,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class JobInput:
-    """All that a worker needs: no database session, no credentials."""
+    """All that a worker needs: no database session, no credentials.
+
+    ``version_dir`` is where a registered version lies, None for an installed one; ``trust_code`` allows its own code.
+    """
 
     provenance: Provenance
     study: StudyContent
     device: str
     out_dir: Path
+    version_dir: Path | None = None
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +160,8 @@ class JobOutput:
     """What a run returns. ``results`` is in sending order: what others refer to first, the SR last.
 
     ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
-    SOPInstanceUID to digest for what was read.
+    SOPInstanceUID to digest for what was read. ``model_failed``: the version itself could not be verified or loaded, so
+    that no study will do better.
     """
 
     outcome: Outcome
@@ -142,3 +171,4 @@ class JobOutput:
     findings: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    model_failed: bool = False

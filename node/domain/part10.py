@@ -33,7 +33,7 @@ class FileMeta:
 def head(incoming: StoreRequest | Incoming) -> bytes:
     """Preamble, prefix and file meta for an object from the wire; head plus data set is the file.
 
-    The UIDs are those of the C-STORE command and are written as they are, because an object that is kept aside may
+    The UIDs are those of the request and are written as they are, because an object that is kept aside may
     have invalid ones.
     """
     meta = b"".join(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from node.domain.priority import Priority
+
 # The attributes of one series, by keyword; every value as the list of its (string) components.
 SeriesAttributes = Mapping[str, Sequence[str]]
 
@@ -87,6 +89,7 @@ class Route:
     when: tuple[Condition, ...]
     pipeline: str
     send_to: tuple[str, ...]
+    priority: Priority = Priority.ROUTINE
 
 
 @dataclass(frozen=True)

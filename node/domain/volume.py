@@ -30,7 +30,8 @@ class Volume:
 
     ``voxels``: (slices, rows, columns), float32, in ``unit``. ``affine``: 4×4; maps (slice, row, column, 1), in index
     units from the centre of the first voxel, to patient coordinates in mm, LPS (PS3.3 C.7.6.2.1.1). Slices run along
-    ``cross(row cosines, column cosines)``, so index 0 is the lowest along that normal, whatever the order of arrival.
+    ``cross(row cosines, column cosines)``, so index 0 is the lowest along that normal, whatever the order of arrival;
+    where a gantry was tilted they are shifted evenly within their planes, and the affine is sheared.
     ``sources[k]`` is the instance (and frame) behind ``voxels[k]``.
 
     Raises:
@@ -64,9 +65,13 @@ class Volume:
 
     @cached_property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance in mm between neighbouring slices, rows and columns."""
-        z, y, x = (float(np.linalg.norm(self.affine[:3, n])) for n in range(3))
-        return z, y, x
+        """Distance in mm between neighbouring slices, rows and columns.
+
+        That of slices is taken along their normal: where a gantry tilts, one slice is shifted against the next.
+        """
+        y, x = (float(np.linalg.norm(self.affine[:3, n])) for n in (1, 2))
+        area = float(np.linalg.norm(np.cross(self.affine[:3, 1], self.affine[:3, 2])))
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / area, y, x
 
     @cached_property
     def voxel_ml(self) -> float:

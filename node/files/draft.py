@@ -18,6 +18,7 @@ from node.files import layout
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Free space is looked at once for so many bytes.
 _LOOK_EVERY = 1 << 24
+_WRITE_BACK_EVERY = 1 << 20
 
 
 class Stored:
@@ -54,14 +55,14 @@ class DiskDraft:
         self._offset = len(head)
         self._look = look
         self._look_at = 0
+        self._written_back = 0
         self._link = link
         self._sync = sync
         self._path = directory / uuid.uuid4().hex
         with full_disk_named():
             look()
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self._descriptor = _locked(self._path)
         self._open = True
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             self.write(head)
         except StorageFull:
@@ -85,8 +86,18 @@ class DiskDraft:
                 self._look_at = self.size + _LOOK_EVERY
             written = os.write(self._descriptor, data)
             self.size += written
+        if self._sync:
+            self._write_back()
         if written < len(data):
             self.write(memoryview(data)[written:])
+
+    def _write_back(self) -> None:
+        """Have the disk begin while the rest is still to come, so that the sync at the end waits for little."""
+        length = self.size - self._written_back
+        if length >= _WRITE_BACK_EVERY:
+            # On Linux this starts the writing of dirty pages at once, and drops none that is not yet written.
+            os.posix_fadvise(self._descriptor, self._written_back, length, os.POSIX_FADV_DONTNEED)
+            self._written_back = self.size
 
     def keep(self, *, study_uid: str, series_uid: str, sop_instance_uid: str) -> str:
         """Make it durable under its final name.
@@ -133,6 +144,19 @@ class DiskDraft:
                 os.fdatasync(self._descriptor)
             self._link(self._path, path)
         self.discard()
+
+
+def _locked(path: Path) -> int:
+    """The descriptor of a new file that ``DiskFiles.sweep`` leaves alone.
+
+    A sweep of another process may come between the making and the locking, and take the name away again.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
 
 
 @contextmanager

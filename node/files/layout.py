@@ -5,6 +5,7 @@
     instances/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm    received, exactly as sent
     results/<job>/<attempt>/<SOPInstanceUID>.dcm                            made by the node
     aside/<reason>/<day>/<name>.dcm and <name>.json                         kept, but not as an instance
+    models/<name>/<digest>/                                                 registered model versions
     work/<job>/<attempt>/                                                   scratch space of one run
     tmp/                                                                    files that are being written
 
@@ -19,7 +20,7 @@ from pathlib import PurePosixPath
 from node.domain.errors import InvalidInput
 from node.domain.ids import checked_uid
 
-INSTANCES, RESULTS, ASIDE, WORK, TMP = "instances", "results", "aside", "work", "tmp"
+INSTANCES, RESULTS, ASIDE, MODELS, WORK, TMP = "instances", "results", "aside", "models", "work", "tmp"
 
 _PART = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 
@@ -61,6 +62,11 @@ def work_path(job_id: str, attempt: int | None = None) -> str:
     """The scratch directory of one attempt, or of all attempts of a job."""
     parts = () if attempt is None else (str(attempt),)
     return str(PurePosixPath(WORK, _part(job_id, "job"), *parts))
+
+
+def model_path(name: str, digest: str) -> str:
+    """The directory of a model version; 16 characters of its digest tell it from every other."""
+    return str(PurePosixPath(MODELS, _part(name, "name"), _part(digest[:16], "digest")))
 
 
 def _part(text: str, field: str) -> str:

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from node.domain.commitment import CommitmentState
 from node.domain.delivery import DeliveryState
 from node.domain.instance import Answer
 from node.domain.job import JobState
@@ -32,6 +33,7 @@ class Snapshot:
     jobs: Mapping[JobState, int]
     deliveries: Mapping[tuple[str, DeliveryState], int]
     oldest_pending: Mapping[str, float]
+    commitments: Mapping[CommitmentState, int]
     instances: int
     asides: int
     free_bytes: int
@@ -51,13 +53,13 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._received = Counter(
             "ainode_instances_received_total",
-            "Instances that came by C-STORE, by calling peer and by the status that was answered (hex).",
+            "Instances that came by C-STORE or STOW-RS, by calling peer and by the status that was answered (hex).",
             ["peer", "status"],
             registry=self._registry,
         )
         self._bytes = Counter(
             "ainode_received_bytes_total",
-            "Bytes of encoded data sets that came by C-STORE, by calling peer.",
+            "Bytes of encoded data sets that came by C-STORE or STOW-RS, by calling peer.",
             ["peer"],
             registry=self._registry,
         )
@@ -99,6 +101,8 @@ class _Gauges(Collector):
         yield InfoMetricFamily("ainode_build", "The version that runs.", {"version": self._version})
         yield _by_state("ainode_studies", "Studies, by state.", {s.value: now.studies.get(s, 0) for s in StudyState})
         yield _by_state("ainode_jobs", "Jobs, by state.", {s.value: now.jobs.get(s, 0) for s in JobState})
+        commitments = {s.value: now.commitments.get(s, 0) for s in CommitmentState}
+        yield _by_state("ainode_commitments", "Storage commitments that peers asked for, by state.", commitments)
         yield self._deliveries(now)
         yield self._oldest(now)
         yield GaugeMetricFamily("ainode_instances", "Instances that are kept, results too.", now.instances)

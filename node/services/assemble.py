@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from node.domain.events import Event, Subject
-from node.domain.instance import Aside, AsideReason, Instance
+from node.domain.instance import Aside, AsideReason, Instance, Origin
 from node.domain.job import JobState, JobStep
 from node.domain.study import Released, Study, StudyState, StudyStep
 from node.ports import Clock, Transaction, UnitOfWork
@@ -66,8 +66,8 @@ class Assemble:
                 known[instance.sop_instance_uid] = instance
                 fresh.setdefault(instance.study_uid, []).append(instance)
             elif earlier.path != instance.path:
-                # Two associations sent one SOPInstanceUID under different studies or series at the same moment.
-                self._note_aside(tx, _conflict(instance))
+                # One SOPInstanceUID under different studies or series: the file stays there, but counts for nothing.
+                self._note_aside(tx, _conflict(instance, earlier))
         for study_uid, group in fresh.items():
             study = self._touch(tx, study_uid, group)
             tx.instances.add(replace(i, revision=study.revision) for i in group)
@@ -145,10 +145,11 @@ def _opened(study: Study) -> Event:
     )
 
 
-def _conflict(instance: Instance) -> Aside:
+def _conflict(instance: Instance, earlier: Instance) -> Aside:
+    ours = earlier.origin is Origin.RESULT
     return Aside(
-        AsideReason.CONFLICT,
-        "SOPInstanceUID is kept already in another study or series",
+        AsideReason.RETURNED if ours else AsideReason.CONFLICT,
+        f"SOPInstanceUID is {'that of a result of this node' if ours else 'kept already'}, in another study or series",
         instance.path,
         instance.at,
         instance.peer,

@@ -1,9 +1,12 @@
-"""From a settled study to jobs: every route is asked, every answer is kept with its reason."""
+"""From a settled study to jobs: every route is asked, every answer is kept with its reason.
+
+The rollout of the pipeline chooses the version, which is written on the job.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,26 +15,27 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
 from node.domain.errors import AinodeError
-from node.domain.events import Event, Subject
-from node.domain.ids import job_id
 from node.domain.instance import Instance
-from node.domain.job import Job, JobState, JobStep
-from node.domain.model import ModelVersion
+from node.domain.job import Job, JobState
+from node.domain.priority import Priority, of_procedure
+from node.domain.rollout import choose
 from node.domain.route import NO_ROUTE, Decision, Route, decide
 from node.domain.study import Study, StudyState, StudyStep
 from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
-from node.services.steps import move_job, move_study
+from node.services.enqueue import Installed, hand_over, new_job, queue
+from node.services.rollout import rollout_of
+from node.services.steps import move_study
 
 log = logging.getLogger(__name__)
 
-Models = Callable[[str], ModelVersion]
+_PROCEDURE_PRIORITY = "RequestedProcedurePriority"
 
 
 class Dispatch:
     """Asks every route about a settled study and creates the jobs, in one transaction a study.
 
     Args:
-        models: gives the model version of a pipeline; raises ``AinodeError`` when the pipeline is unavailable.
+        models: gives the installed version of a pipeline, which leads where no rollout says otherwise.
     """
 
     def __init__(
@@ -41,7 +45,7 @@ class Dispatch:
         clock: Clock,
         files: InstanceFiles,
         routes: Sequence[Route],
-        models: Models,
+        models: Installed,
         *,
         node: str,
     ) -> None:
@@ -86,25 +90,24 @@ class Dispatch:
         return sum(self._renew_one(job) for job in queued)
 
     def _renew_one(self, job: Job) -> bool:
+        with self._read() as tx:
+            known = tx.versions.get(job.model)
+        if known is not None and known.path is not None:
+            return False
         try:
             model = self._models(job.model.name)
+            if model == job.model:
+                return False
+            now = self._clock.now()
+            with self._write() as tx:
+                rollout = rollout_of(tx, job.model.name, self._models)
+                reason = f"{job.model.label} is no longer installed; {rollout.champion.label} takes over"
+                hand_over(tx, self._node, job, rollout, reason, now)
         except AinodeError as error:
             log.error("job %s: %s", job.id, error)
             return False
-        if model == job.model:
-            return False
-        now = self._clock.now()
-        with self._write() as tx:
-            reason = f"{job.model.label} is no longer installed; {model.label} takes over"
-            move_job(tx, job, JobStep.CANCEL, now, reason=reason, finished_at=now)
-            self._queue(tx, self._job(job.study_uid, job.revision, job.route, job.send_to, model, now))
         log.warning("job %s: %s", job.id, reason)
         return True
-
-    def _queue(self, tx: UnitOfWork, job: Job) -> None:
-        if tx.jobs.get(job.id) is None:
-            tx.jobs.add(job)
-            tx.journal.add(_queued(job))
 
     def _attributes(self, instances: Iterable[Instance]) -> dict[str, Mapping[str, Sequence[str]]]:
         first: dict[str, Instance] = {}
@@ -125,46 +128,32 @@ class Dispatch:
         if not matched:
             return Decision(study.study_uid, study.revision, route.name, False, reason, at)
         try:
-            model = self._models(route.pipeline)
+            rollout = rollout_of(tx, route.pipeline, self._models)
         except AinodeError as error:
             log.error("route %s: pipeline %s: %s", route.name, route.pipeline, error)
             return Decision(study.study_uid, study.revision, route.name, False, f"{reason}; but {error}", at)
-        job = self._job(study.study_uid, study.revision, route.name, route.send_to, model, at)
-        self._queue(tx, job)
+        choice = choose(rollout, study.study_uid)
+        pinned = (study.study_uid, study.revision)
+        urgent = urgency(route, series)
+        send_to = route.send_to
+        job = new_job(
+            self._node, pinned, route.name, choice.model, at, role=choice.role, send_to=send_to, priority=urgent
+        )
+        queue(tx, job)
+        for model, role in choice.unsent:
+            queue(tx, new_job(self._node, pinned, route.name, model, at, role=role))
         return Decision(study.study_uid, study.revision, route.name, True, reason, at, job.id)
 
-    def _job(
-        self, study_uid: str, revision: int, route: str, send_to: tuple[str, ...], model: ModelVersion, at: datetime
-    ) -> Job:
-        identity = job_id(
-            node=self._node,
-            study_uid=study_uid,
-            revision=revision,
-            route=route,
-            pipeline=model.name,
-            version=model.version,
-            digest=model.digest,
-        )
-        return Job(
-            identity, study_uid, revision, route, model, send_to, JobState.QUEUED, 0, created_at=at, not_before=at
-        )
 
-
-def _queued(job: Job) -> Event:
-    return Event(
-        subject=Subject.JOB,
-        subject_id=job.id,
-        study_uid=job.study_uid,
-        step="queue",
-        to_state=job.state.value,
-        at=job.created_at,
-        detail={"route": job.route, "model": job.model.label, "revision": job.revision, "send_to": list(job.send_to)},
-    )
+def urgency(route: Route, series: Mapping[str, Mapping[str, Sequence[str]]]) -> Priority:
+    """How urgent a study is: as its route says, and higher where a header says so."""
+    named = [of_procedure(term) for found in series.values() for term in found.get(_PROCEDURE_PRIORITY, ())]
+    return max([route.priority, *named])
 
 
 def keywords(routes: Iterable[Route]) -> list[str]:
-    """The keywords that any route asks for."""
-    return sorted({condition.keyword for route in routes for condition in route.when})
+    """The keywords that any route asks for, and that of the priority."""
+    return sorted({_PROCEDURE_PRIORITY, *(condition.keyword for route in routes for condition in route.when)})
 
 
 def attributes(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:

@@ -1,31 +1,29 @@
 """Evidence that a study is complete, so that it need not wait for its quiet time.
 
-Evidence is looked for when an association was released (PS3.8 7.3): its sender had nothing more to say in it. Then the
-peer's own count of the study decides where the peer may be asked, else the headers of all that came
-(``node.domain.completeness``). Everything held here is a hint: losing it means that a study waits for its quiet time.
+Evidence is looked for when an association was released (PS3.8 7.3): its sender had nothing more to say in it; and when
+a peer has said what a study consists of (``node.domain.manifest``). What was said decides first, then the peer's own
+count of the study where the peer may be asked, then the headers of all that came (``node.domain.completeness``).
+Everything held here is a hint: losing it means that a study waits for its quiet time. Manifests are read from the
+database, whichever process took them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
-from pydicom.tag import BaseTag, Tag
-
 from node.domain.completeness import ImageFacts, judge_study
 from node.domain.delivery import DeliveryState
-from node.domain.errors import PeerUnreachable
+from node.domain.errors import InvalidInstance, PeerUnreachable
 from node.domain.events import Event, Subject
+from node.domain.image_facts import facts_of
 from node.domain.instance import Aside, Instance
+from node.domain.manifest import compare, named
 from node.domain.peer import Peer
 from node.domain.study import Released, Study, StudyState, StudyStep
 from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
@@ -38,23 +36,11 @@ GRACE = timedelta(seconds=0.2)
 # A study of more instances waits for its quiet time: what their headers say has to be held in memory, 1 KiB each.
 MOST_INSTANCES = 10_000
 _MOST_STUDIES = 4096
+# How far back manifests are looked for: at the start, and later, as transactions end in another order than they begin.
+_MANIFESTS_AT_START = timedelta(hours=1)
+_MANIFESTS_AGAIN = timedelta(seconds=10)
+_MOST_TOLD = 20  # manifests, in one event
 WAIT = "wait"
-
-_KEYWORDS = (
-    "SOPClassUID",
-    "ImageType",
-    "Modality",
-    "AcquisitionNumber",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "ImagesInAcquisition",
-    "ConcatenationUID",
-    "InConcatenationTotalNumber",
-    "NumberOfFrames",
-)
-_TAGS = [Tag(keyword) for keyword in _KEYWORDS]
-_LAST_TAG = int(max(_TAGS))
 
 # The peer's NumberOfStudyRelatedInstances (0020,1208) of a study, None when it gives none; raises PeerUnreachable.
 Count = Callable[[Peer, str], int | None]
@@ -62,17 +48,25 @@ Count = Callable[[Peer, str], int | None]
 
 @dataclass
 class _Hint:
-    """The last release of a study: None once an instance came after it, ``judged`` once it has been looked at.
+    """What is known of a study that has not settled.
 
+    ``released`` is its last release, None once an instance came after it; ``judged`` once it has been looked at.
+    ``named`` is when something last came of a study that a manifest names; ``compared`` once that has been looked at.
     ``pause`` is the longest time so far between a release and the next instance; ``why`` what the last look lacked.
     """
 
     released: Released | None = None
     judged: bool = False
+    named: datetime | None = None
+    compared: bool = False
     pause: timedelta = timedelta()
     why: str | None = None
 
     def is_due(self, now: datetime) -> bool:
+        """Whether there is something to look at by now."""
+        return self.release_counts(now) or (self.named is not None and not self.compared and self.named + GRACE <= now)
+
+    def release_counts(self, now: datetime) -> bool:
         """Whether the release counts by now: a sender that associates for every few instances is given more time."""
         return self.released is not None and not self.judged and self.released.at + max(GRACE, 2 * self.pause) <= now
 
@@ -83,7 +77,7 @@ class _Finding:
 
     complete: bool
     reason: str
-    series: Sequence[str] = ()
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Evidence:
@@ -114,9 +108,11 @@ class Evidence:
         self._count = count
         self._being_sent = being_sent
         self._hints: dict[str, _Hint] = {}
+        self._manifests_since = clock.now() - _MANIFESTS_AT_START
+        self._manifests_seen: set[tuple[int, datetime]] = set()
         self._lock = Lock()
         # A study that comes in many associations is judged often; kept files never change.
-        self._facts = lru_cache(maxsize=MOST_INSTANCES)(read_facts)
+        self._facts = lru_cache(maxsize=MOST_INSTANCES)(self._read_facts)
 
     def observe(self, batch: Iterable[Instance | Aside | Released]) -> None:
         """Take note of releases, and of instances after them, in the order in which they came.
@@ -129,9 +125,12 @@ class Evidence:
                     for study_uid in thing.study_uids:
                         hint = self._hints.setdefault(study_uid, _Hint())
                         hint.released, hint.judged = thing, False
-                elif isinstance(thing, Instance) and (known := self._hints.get(thing.study_uid)) and known.released:
-                    known.pause = max(known.pause, thing.at - known.released.at)
-                    known.released = None
+                elif isinstance(thing, Instance) and (known := self._hints.get(thing.study_uid)):
+                    if known.released:
+                        known.pause = max(known.pause, thing.at - known.released.at)
+                        known.released = None
+                    if known.named:
+                        known.named, known.compared = thing.at, False
             for oldest in list(self._hints)[: max(0, len(self._hints) - _MOST_STUDIES)]:
                 del self._hints[oldest]
 
@@ -148,7 +147,23 @@ class Evidence:
             peer: the one whose studies to judge, asking it for its count; None for those of all that are not asked.
                 Each that is asked has calls of its own, so that a mute one delays nobody else.
         """
+        if peer is None:
+            self._look_for_manifests()
         return sum(self._judge_one(study_uid, hint, peer) for study_uid, hint in self._due(peer))
+
+    def _look_for_manifests(self) -> None:
+        """Take note of the manifests that came or changed since the last look, in whatever process."""
+        now = self._clock.now()
+        with self._read() as tx:
+            changed = tx.manifests.changed_since(self._manifests_since)
+            fresh = {key: tx.manifests.studies_of(key[0]) for key in changed if key not in self._manifests_seen}
+        with self._lock:
+            for study_uid in set().union(*fresh.values()):
+                hint = self._hints.setdefault(study_uid, _Hint())
+                hint.named, hint.compared, hint.judged = now, False, False
+        # Nothing that is named by it has a row yet: it is looked at again.
+        seen = {key for key in changed if key in self._manifests_seen or fresh[key]}
+        self._manifests_seen, self._manifests_since = seen, max(self._manifests_since, now - _MANIFESTS_AGAIN)
 
     def _due(self, peer: Peer | None) -> list[tuple[str, _Hint]]:
         now = self._clock.now()
@@ -156,23 +171,26 @@ class Evidence:
             due = [
                 (study_uid, hint)
                 for study_uid, hint in self._hints.items()
-                if hint.is_due(now) and hint.released and self._queried.get(hint.released.peer) == peer
+                if hint.is_due(now) and (self._queried.get(hint.released.peer) if hint.released else None) == peer
             ]
         return [(study_uid, hint) for study_uid, hint in due if not self._being_sent(study_uid)]
 
     def _judge_one(self, study_uid: str, hint: _Hint, peer: Peer | None) -> bool:
         with self._lock:
-            released, hint.judged = hint.released, True
+            released = hint.released if hint.release_counts(self._clock.now()) else None
+            hint.judged, hint.compared = hint.judged or released is not None, True
         with self._read() as tx:
             study = tx.studies.get(study_uid)
             instances = tx.instances.of_study(study_uid)
+            said = _compare(tx, study_uid, instances)
             ours = 0 if peer is None else _delivered(tx, study_uid, peer)
         if study is None or study.state is not StudyState.RECEIVING:
-            self.forget(study_uid)
+            if study is not None:
+                self.forget(study_uid)
             return False
-        if released is None or study.last_at > released.at:
+        if said is None and (released is None or study.last_at > released.at):
             return False  # an instance came after it: the release of that instance's association is waited for
-        finding = self._ask(study, peer, len(instances) + ours) or self._look(instances)
+        finding = said or self._ask(study, peer, len(instances) + ours) or self._look(instances)
         if finding.complete:
             return self._settle(study, finding)
         hint.why = finding.reason
@@ -201,18 +219,26 @@ class Evidence:
         series: dict[str, list[ImageFacts]] = {}
         try:
             for instance in instances:
-                series.setdefault(instance.series_uid, []).append(self._facts(self._files.absolute(instance.path)))
+                series.setdefault(instance.series_uid, []).append(
+                    self._facts(instance.path, instance.transfer_syntax_uid)
+                )
         except OSError as error:
             return _Finding(False, f"a kept file cannot be read: {error.strerror}")
+        except InvalidInstance as error:
+            return _Finding(False, f"a kept file cannot be read: {error}")
         verdict = judge_study(series)
         reason = f"association released, {verdict.reason}" if verdict.complete else verdict.reason
-        return _Finding(verdict.complete, reason, [f"{uid}: {said}" for uid, said in verdict.series.items()])
+        return _Finding(
+            verdict.complete, reason, {"series": [f"{uid}: {said}" for uid, said in verdict.series.items()]}
+        )
+
+    def _read_facts(self, path: str, transfer_syntax_uid: str) -> ImageFacts:
+        with self._files.dataset(path) as dataset:
+            return facts_of(dataset, transfer_syntax_uid)
 
     def _settle(self, study: Study, finding: _Finding) -> bool:
         now = self._clock.now()
-        detail: dict[str, Any] = {"evidence": finding.reason, "instances": study.instances}
-        if finding.series:
-            detail["series"] = list(finding.series)
+        detail: dict[str, Any] = {"evidence": finding.reason, "instances": study.instances, **finding.detail}
         with self._write() as tx:
             if tx.studies.get(study.study_uid) != study:
                 return False  # an instance came in between, or the quiet time was over
@@ -228,56 +254,15 @@ class Evidence:
                 tx.journal.add(_wait(study, why, self._clock.now()))
 
 
-def read_facts(path: Path) -> ImageFacts:
-    """What the header of a kept file says; nothing after the last element of interest is read.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-
-    def enough(tag: BaseTag, vr: str | None, length: int) -> bool:
-        return int(tag) > _LAST_TAG
-
-    try:
-        with path.open("rb") as file:
-            header = read_partial(file, enough, specific_tags=list(_TAGS))
-        return _facts_of(header)
-    except (InvalidDicomError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError) as error:
-        log.warning("the header of %s is no evidence: %s", path.name, type(error).__name__)
-        return ImageFacts("")
-
-
-def _facts_of(header: Dataset) -> ImageFacts:
-    return ImageFacts(
-        sop_class_uid=str(header.get("SOPClassUID", "")),
-        modality=str(header.get("Modality") or ""),
-        image_type=tuple(str(value).upper() for value in _values(header, "ImageType")),
-        position=_numbers(header, "ImagePositionPatient", 3),
-        orientation=_numbers(header, "ImageOrientationPatient", 6),
-        instance_number=_number(header, "InstanceNumber"),
-        acquisition_number=_number(header, "AcquisitionNumber"),
-        images_in_acquisition=_number(header, "ImagesInAcquisition"),
-        frames=_number(header, "NumberOfFrames"),
-        in_concatenation=bool(header.get("ConcatenationUID")),
-        parts=_number(header, "InConcatenationTotalNumber"),
-    )
-
-
-def _values(header: Dataset, keyword: str) -> list[Any]:
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-
-
-def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    numbers = tuple(float(value) for value in _values(header, keyword))
-    return numbers if len(numbers) == count else None
-
-
-def _number(header: Dataset, keyword: str) -> int | None:
-    values = _values(header, keyword)
-    return int(values[0]) if len(values) == 1 else None
+def _compare(tx: UnitOfWork, study_uid: str, instances: Sequence[Instance]) -> _Finding | None:
+    """What the manifests of a study say; None where there are none, or they leave it open."""
+    manifests = tx.manifests.of_study(study_uid)
+    kept = tx.instances.known(named(manifests)).keys()
+    compared = compare(manifests, {i.sop_instance_uid for i in instances}, kept)
+    if compared is None:
+        return None
+    told = [f"{m.uid} of {m.peer}: {m.said}" for m in manifests[-_MOST_TOLD:]]
+    return _Finding(compared.complete, compared.reason, {"manifests": told})
 
 
 def _delivered(tx: UnitOfWork, study_uid: str, peer: Peer) -> int:

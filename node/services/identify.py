@@ -10,6 +10,8 @@ from node.domain.ids import checked_uid
 from node.domain.instance import StoreRequest
 
 DOES_NOT_MATCH = 0xA900
+# Of the same family, PS3.18 table I.2-2: a Store transaction names a study, and the object belongs to another.
+OTHER_STUDY = 0xA901
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _UIDS = {
@@ -31,7 +33,7 @@ class Identity:
 
 
 def identify(request: StoreRequest, dataset: Encoded) -> Identity:
-    """The checked UIDs of an object that is whole and is what its C-STORE command says (PS3.4 B.2.3).
+    """The checked UIDs of an object that is whole and is what its request says (PS3.4 B.2.3).
 
     Raises:
         InvalidInstance: with the status to answer.
@@ -41,7 +43,7 @@ def identify(request: StoreRequest, dataset: Encoded) -> Identity:
         raise InvalidInstance(
             "data set",
             f"cannot be read as {request.transfer_syntax_uid}: {fault}",
-            "Send the object in the transfer syntax that was negotiated",
+            "Send the object in the transfer syntax that was negotiated, or that its file meta names",
         )
     if isinstance(fault, Truncated):
         raise InvalidInstance("data set", f"truncated: {fault}", "Send the whole object")
@@ -50,10 +52,17 @@ def identify(request: StoreRequest, dataset: Encoded) -> Identity:
         if uid[tag] != commanded.rstrip("\0 "):
             raise InvalidInstance(
                 _UIDS[tag],
-                f"{uid[tag]} is not that of the C-STORE command",
-                "Send command and data set with the same UIDs",
+                f"{uid[tag]} is not that of the command or the file meta",
+                "Send command, or file meta, and data set with the same UIDs",
                 status=DOES_NOT_MATCH,
             )
+    if request.study_uid not in (None, uid[_STUDY]):
+        raise InvalidInstance(
+            _UIDS[_STUDY],
+            "is not that of the request",
+            f"Store it under /studies/{uid[_STUDY]}, or under /studies",
+            status=OTHER_STUDY,
+        )
     return Identity(uid[_SOP_CLASS], uid[_SOP_INSTANCE], uid[_STUDY], uid[_SERIES])
 
 

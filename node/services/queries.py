@@ -137,6 +137,7 @@ class Queries:
                 jobs=tx.jobs.counts(),
                 deliveries=tx.deliveries.counts(),
                 oldest_pending={p: (now - at).total_seconds() for p, at in tx.deliveries.oldest_pending().items()},
+                commitments=tx.commitments.counts(),
                 instances=tx.instances.count(),
                 asides=tx.instances.count_asides(),
                 free_bytes=self._facts.free_bytes(),

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from threading import Lock
 from typing import Any
 
 from node.domain.errors import InvalidInput, InvalidInstance, StorageFull
@@ -27,18 +26,17 @@ log = logging.getLogger(__name__)
 SUCCESS, PROCESSING_FAILURE, OUT_OF_RESOURCES = 0x0000, 0x0110, 0xA700
 
 _COMMENT_LENGTH = 64  # ErrorComment (0000,0902) is LO
-_LOCKS = 64
 _FOREIGN = 1024
-_PRUNE_AT = 4096
 
 
 @dataclass(frozen=True)
 class _Arrived:
-    """An object whose data set is whole; ``digest`` as in ``Instance``."""
+    """An object whose data set is whole; ``digest`` as in ``Instance``, ``fault`` as in ``Receive.begin``."""
 
     request: StoreRequest
     draft: Draft
     digest: str
+    fault: InvalidInstance | None
 
 
 class Receive:
@@ -46,10 +44,11 @@ class Receive:
 
     Args:
         files: where objects are kept.
-        lookup: the row of a SOPInstanceUID, None where there is none (yet: rows are written in batches).
+        lookup: the row of a SOPInstanceUID, None where there is none (yet: rows are written in batches). Asked only for
+            what is here already.
         is_result_series: whether a SeriesInstanceUID is one of this node's own results.
         on_kept: told of every object kept or kept aside, after it is durable and before it is answered. The same
-            object aside may be told of more than once (the same invalid object sent twice).
+            object may be told of more than once (sent twice).
         clock: the time of arrival.
         on_answered: told of (calling AE title, answer, bytes of the data set) for every object.
         max_bytes: of a data set; a larger object is refused.
@@ -73,15 +72,16 @@ class Receive:
         self._clock = clock
         self._on_answered = on_answered
         self._max_bytes = max_bytes
-        # One SOPInstanceUID at a time: two associations may send it in two studies at once, and the file system
-        # arbitrates only within one series.
-        self._locks = tuple(Lock() for _ in range(_LOCKS))
-        self._unindexed = _Unindexed(lookup)
         self._foreign: set[str] = set()
 
-    def begin(self, request: StoreRequest) -> Reception:
-        """Begin an object whose data set will come in pieces."""
-        return Reception(self, request)
+    def begin(self, request: StoreRequest, fault: InvalidInstance | None = None) -> Reception:
+        """Begin an object whose data set will come in pieces.
+
+        Args:
+            fault: why it cannot become an instance, where that is known already: the bytes that come are kept aside
+                as they are.
+        """
+        return Reception(self, request, fault)
 
     def store(self, incoming: Incoming) -> Answer:
         """Keep an object that is in memory."""
@@ -90,41 +90,36 @@ class Receive:
         return reception.finish()
 
     def _keep(self, arrived: _Arrived) -> Answer:
+        """Keep it unless it is kept already.
+
+        A conflict (same SOPInstanceUID, other bytes) is answered with success: the bytes are kept, and flagged. A
+        failure status would make the sender try again for ever, and it would still not change what lies here; no
+        warning status fits either, as nothing was coerced or discarded.
+
+        The file system alone says whether an instance is known: of two files of one name one wins. No row is looked up
+        for it, as rows come later, and other processes receive too; one SOPInstanceUID under two series is a conflict
+        that is found when its row is written (``node.services.assemble``).
+        """
         try:
+            if arrived.fault is not None:
+                raise arrived.fault
             identity = identify(arrived.request, arrived.draft.dataset)
         except InvalidInstance as error:
             self._keep_aside(arrived, AsideReason.INVALID, error)
             return Answer(error.status, comment_of(error))
-        with self._locks[hash(identity.sop_instance_uid) % _LOCKS]:
-            return self._keep_once(arrived, identity)
-
-    def _keep_once(self, arrived: _Arrived, identity: Identity) -> Answer:
-        """Keep it unless its SOPInstanceUID is known; called by one thread at a time for each.
-
-        A conflict (same SOPInstanceUID, other bytes) is answered with success: the bytes are kept, aside and flagged.
-        A failure status would make the sender try again for ever, and it would still not change what lies here; no
-        warning status fits either, as nothing was coerced or discarded.
-        """
-        uid = identity.sop_instance_uid
-        known = self._unindexed.get(uid) or self._lookup(uid)
-        if known is not None:
-            ours = known.origin is Origin.RESULT
-            if known.digest != arrived.digest:
-                self._keep_aside(arrived, *(_returned() if ours else _conflict()), identity)
-                return Answer(SUCCESS)
-            return Answer(SUCCESS, study_uid=None if ours else known.study_uid)
         if self._is_ours(identity.series_uid):
-            self._keep_aside(arrived, *_returned(), identity)
-            return Answer(SUCCESS)
+            return self._keep_returned(arrived, identity)
         try:
             path = arrived.draft.keep(
-                study_uid=identity.study_uid, series_uid=identity.series_uid, sop_instance_uid=uid
+                study_uid=identity.study_uid,
+                series_uid=identity.series_uid,
+                sop_instance_uid=identity.sop_instance_uid,
             )
         except FileExistsError:
             return self._keep_beside(arrived, identity)
-        self._tell(
+        self._on_kept(
             Instance(
-                sop_instance_uid=uid,
+                sop_instance_uid=identity.sop_instance_uid,
                 sop_class_uid=identity.sop_class_uid,
                 study_uid=identity.study_uid,
                 series_uid=identity.series_uid,
@@ -139,16 +134,24 @@ class Receive:
         )
         return Answer(SUCCESS, study_uid=identity.study_uid)
 
+    def _keep_returned(self, arrived: _Arrived, identity: Identity) -> Answer:
+        known = self._lookup(identity.sop_instance_uid)
+        if known is None or known.digest != arrived.digest:
+            self._keep_aside(arrived, *_returned(), identity)
+        return Answer(SUCCESS)
+
     def _keep_beside(self, arrived: _Arrived, identity: Identity) -> Answer:
-        """The file is there but nobody knows it: another process keeps it too, or telling of it failed before."""
+        """A file of this name is there."""
         path = self._files.find(identity.study_uid, identity.series_uid, identity.sop_instance_uid)
         if path is None:
             raise FileNotFoundError(f"{identity.sop_instance_uid} was removed while it arrived again")
-        kept = read_kept(self._files, path)
-        self._tell(kept)
+        kept = self._lookup(identity.sop_instance_uid)
+        if kept is None or kept.path != path:
+            # Its row is still to come, or nobody could be told of it: then it is told of now.
+            kept = read_kept(self._files, path)
+            self._on_kept(kept)
         if kept.digest != arrived.digest:
             self._keep_aside(arrived, *_conflict(), identity)
-            return Answer(SUCCESS)
         return Answer(SUCCESS, study_uid=kept.study_uid)
 
     def _is_ours(self, series_uid: str) -> bool:
@@ -161,10 +164,6 @@ class Receive:
             self._foreign.clear()
         self._foreign.add(series_uid)
         return False
-
-    def _tell(self, instance: Instance) -> None:
-        self._on_kept(instance)
-        self._unindexed.add(instance)
 
     def _keep_aside(
         self, arrived: _Arrived, reason: AsideReason, why: InvalidInput, identity: Identity | None = None
@@ -197,9 +196,10 @@ class Reception:
     The data set goes to disk as it comes and is never held in memory. For one thread.
     """
 
-    def __init__(self, receive: Receive, request: StoreRequest) -> None:
+    def __init__(self, receive: Receive, request: StoreRequest, fault: InvalidInstance | None) -> None:
         self._receive = receive
         self._request = request
+        self._fault = fault
         self._digest = hashlib.sha256()
         self._size = 0
         self._draft: Draft | None = None
@@ -224,7 +224,7 @@ class Reception:
             self._draft.discard()
 
     def _open(self) -> None:
-        self._draft = self._receive._files.draft(head(self._request))
+        self._draft = self._receive._files.draft(b"" if self._fault else head(self._request))
 
     def _append(self, fragment: memoryview) -> Answer | None:
         assert self._draft is not None
@@ -241,7 +241,7 @@ class Reception:
 
     def _close(self) -> Answer:
         assert self._draft is not None
-        return self._receive._keep(_Arrived(self._request, self._draft, self._digest.hexdigest()))
+        return self._receive._keep(_Arrived(self._request, self._draft, self._digest.hexdigest(), self._fault))
 
     def _guarded(self, step: Callable[[], Answer | None]) -> Answer | None:
         """The answer of a step that fails. The edge: the association goes on, whatever one object does."""
@@ -250,32 +250,12 @@ class Reception:
             return step()
         except StorageFull as error:
             log.error("%r from %s refused: %s", uid, peer, error)
-            answer = Answer(OUT_OF_RESOURCES, "Out of disk space: nothing was kept, send again later")
+            answer = Answer(OUT_OF_RESOURCES, "Out of disk space: nothing was kept, send again later", retry=True)
         except Exception:
             log.exception("%r from %s could not be kept", uid, peer)
-            answer = Answer(PROCESSING_FAILURE, "The node failed to keep the object: see its log")
+            answer = Answer(PROCESSING_FAILURE, "The node failed to keep the object: see its log", retry=True)
         self.abandon()
         return answer
-
-
-class _Unindexed:
-    """What was kept and may have no row yet. Grows with the lag of the index only: rows that exist are forgotten."""
-
-    def __init__(self, lookup: Callable[[str], Instance | None]) -> None:
-        self._lookup = lookup
-        self._kept: dict[str, Instance] = {}
-        self._lock = Lock()
-        self._prune_at = _PRUNE_AT
-
-    def get(self, sop_instance_uid: str) -> Instance | None:
-        return self._kept.get(sop_instance_uid)
-
-    def add(self, instance: Instance) -> None:
-        with self._lock:
-            self._kept[instance.sop_instance_uid] = instance
-            if len(self._kept) >= self._prune_at:
-                self._kept = {uid: kept for uid, kept in self._kept.items() if self._lookup(uid) is None}
-                self._prune_at = max(_PRUNE_AT, 2 * len(self._kept))
 
 
 def read_kept(files: InstanceFiles, path: str) -> Instance:

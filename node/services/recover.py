@@ -8,13 +8,16 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from node.domain.commitment import Commitment, CommitmentState, CommitmentStep
 from node.domain.delivery import Delivery, DeliveryStep
 from node.domain.errors import AinodeError, LostLease
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job
+from node.domain.trial import Trial
 from node.ports import Clock, InstanceFiles, Transaction
 from node.services.assemble import Assemble
-from node.services.steps import move_delivery
+from node.services.gate import release_trial
+from node.services.steps import move_commitment, move_delivery
 from node.services.work import release
 
 log = logging.getLogger(__name__)
@@ -83,8 +86,14 @@ class Recover:
         with self._read() as tx:
             jobs = [j for j in tx.jobs.owned() if self._is_free(j.owner, j.lease_until, now)]
             deliveries = [d for d in tx.deliveries.owned() if self._is_free(d.owner, d.lease_until, now)]
-        return sum(self._take_back_job(j, now) for j in jobs) + sum(
-            self._take_back_delivery(d, now) for d in deliveries
+            trials = [t for t in tx.trials.owned() if self._is_free(t.owner, t.lease_until, now)]
+            reporting = tx.commitments.in_state(CommitmentState.REPORTING)
+            commitments = [c for c in reporting if self._is_free(c.owner, c.lease_until, now)]
+        return (
+            sum(self._take_back_job(j, now) for j in jobs)
+            + sum(self._take_back_delivery(d, now) for d in deliveries)
+            + sum(self._take_back_commitment(c, now) for c in commitments)
+            + sum(self._take_back_trial(t, now) for t in trials)
         )
 
     def _is_free(self, owner: str | None, lease_until: datetime | None, now: datetime) -> bool:
@@ -98,11 +107,33 @@ class Recover:
             return False  # its holder finished it meanwhile
         return True
 
+    def _take_back_trial(self, trial: Trial, now: datetime) -> bool:
+        try:
+            with self._write() as tx:
+                release_trial(tx, trial, now, attempts=self._attempts)
+        except LostLease:
+            return False
+        return True
+
     def _take_back_delivery(self, delivery: Delivery, now: datetime) -> bool:
         free: dict[str, Any] = {"owner": None, "lease_until": None, "not_before": now, "reason": "its sender died"}
         try:
             with self._write() as tx:
                 move_delivery(tx, delivery, DeliveryStep.LEASE_EXPIRED, now, **free)
+        except LostLease:
+            return False
+        return True
+
+    def _take_back_commitment(self, commitment: Commitment, now: datetime) -> bool:
+        free: dict[str, Any] = {
+            "owner": None,
+            "lease_until": None,
+            "due_at": now,
+            "reason": "its report was not answered",
+        }
+        try:
+            with self._write() as tx:
+                move_commitment(tx, commitment, CommitmentStep.LEASE_EXPIRED, now, None, **free)
         except LostLease:
             return False
         return True

@@ -7,47 +7,86 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from pydicom import Dataset, dcmread
 
 from dicom_sr.check import check
 from dicom_sr.compose import compose, write
-from node.domain.errors import AinodeError, CheckFailed, OutOfMemory, Refused
+from node.domain.errors import AinodeError, CheckFailed, InvalidModel, OutOfMemory, Refused
 from node.domain.finding import Findings
 from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
 from node.domain.study import SeriesContent
 from node.domain.volume import Volume
-from pipelines.contract import Pipeline
+from pipelines.contract import BESIDE_THE_DEVICE, Pipeline
 
 log = logging.getLogger(__name__)
 
 ReadVolume = Callable[[SeriesContent], Volume]
 
 
-class Stages:
-    """Seconds spent in each stage, in order."""
+class Turn(Protocol):
+    """The right to use the device, which jobs that run beside each other share."""
 
-    def __init__(self) -> None:
+    def take(self) -> float:
+        """Wait for it, unless it is taken already; returns the seconds waited."""
+        ...
+
+    def leave(self) -> None:
+        """Give it to the next; nothing where it is not taken."""
+        ...
+
+
+class Alone:
+    """The turn of a job that has the device for itself."""
+
+    def take(self) -> float:
+        """It is there."""
+        return 0.0
+
+    def leave(self) -> None:
+        """Nobody waits for it."""
+
+
+class Stages:
+    """Seconds spent in each stage, in order; ``wait`` is the time until the device was free."""
+
+    def __init__(self, turn: Turn) -> None:
         self.seconds: dict[str, float] = {}
+        self._turn = turn
         self._name: str | None = None
         self._since = time.monotonic()
 
     def __call__(self, name: str) -> None:
-        """End the running stage and start the next."""
-        self.end()
+        """End the running stage and start the next, with the device where the stage uses it."""
+        self._stop()
+        if name in BESIDE_THE_DEVICE:
+            self._turn.leave()
+        elif waited := self._turn.take():
+            self.seconds["wait"] = round(self.seconds.get("wait", 0.0) + waited, 3)
         self._name, self._since = name, time.monotonic()
 
     def end(self) -> None:
-        """End the running stage."""
+        """End the running stage, and leave the device."""
+        self._stop()
+        self._turn.leave()
+
+    def _stop(self) -> None:
         if self._name is not None:
             spent = time.monotonic() - self._since
             self.seconds[self._name] = round(self.seconds.get(self._name, 0.0) + spent, 3)
             self._name = None
 
 
-def run_job(job: JobInput, pipeline: Pipeline, read: ReadVolume) -> tuple[JobOutput, Findings | None]:
-    """Run one job; never raises: every end is an outcome. The findings come along for whoever prints them."""
-    stage = Stages()
+def run_job(
+    job: JobInput, pipeline: Pipeline, read: ReadVolume, turn: Turn | None = None
+) -> tuple[JobOutput, Findings | None]:
+    """Run one job; never raises: every end is an outcome. The findings come along for whoever prints them.
+
+    Args:
+        turn: to use the device; None where no other job does.
+    """
+    stage = Stages(turn or Alone())
     findings: Findings | None = None
     try:
         findings, results = _run(job, pipeline, read, stage)
@@ -66,27 +105,47 @@ def run_job(job: JobInput, pipeline: Pipeline, read: ReadVolume) -> tuple[JobOut
 
 
 def _failed(error: AinodeError) -> JobOutput:
-    return JobOutput(Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=error.retry)
+    reason = f"{type(error).__name__}: {error}"
+    return JobOutput(Outcome.FAILED, reason=reason, retry=error.retry, model_failed=isinstance(error, InvalidModel))
+
+
+def load(pipeline: Pipeline, device: str) -> None:
+    """Load a pipeline to a device.
+
+    Raises:
+        InvalidModel: it does not load, for a reason of its own.
+    """
+    try:
+        pipeline.load(device)
+    except (AinodeError, MemoryError):
+        raise
+    except Exception as error:
+        log.exception("%s does not load", pipeline.model.label)
+        said = f"does not load: {type(error).__name__}: {error}"
+        raise InvalidModel(pipeline.model.label, said, "Take it back with `ainode models rollback`") from error
 
 
 def _timed(output: JobOutput, stage: Stages, findings: Findings | None, job: JobInput) -> JobOutput:
-    read = {s.sop_instance_uid for s in findings.volume.sources} if findings else set()
+    sources = (*findings.volume.sources, *findings.also_read) if findings else ()
+    read = {source.sop_instance_uid for source in sources}
     digests = {
         i.sop_instance_uid: i.digest for s in job.study.series for i in s.instances if i.sop_instance_uid in read
     }
-    return JobOutput(
-        output.outcome, output.reason, output.retry, output.results, output.findings, stage.seconds, digests
-    )
+    return replace(output, timings=stage.seconds, inputs=digests)
 
 
 def _run(job: JobInput, pipeline: Pipeline, read: ReadVolume, stage: Stages) -> tuple[Findings, tuple[ResultFile, ...]]:
     stage("select")
     selection = pipeline.select(job.study)
     stage("read")
-    volume = read(selection.series)
+    volume, *others = [read(series) for series in (selection.series, *selection.more)]
     stage("load")
-    pipeline.load(job.device)
-    findings = replace(pipeline.analyse(volume, stage), series_notes=selection.not_taken)
+    load(pipeline, job.device)
+    findings = replace(
+        pipeline.analyse(volume, stage, *others),
+        series_notes=selection.not_taken,
+        also_read=tuple(source for other in others for source in other.sources),
+    )
     stage("compose")
     headers = _headers(volume, selection.series)
     results = write(compose(job.provenance, findings, headers), job.out_dir)

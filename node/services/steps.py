@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from node.domain.commitment import COMMITMENT, Commitment, CommitmentStep
 from node.domain.delivery import DELIVERY, Delivery, DeliveryStep
 from node.domain.events import Event, Subject
 from node.domain.job import JOB, Job, JobStep
@@ -98,3 +99,40 @@ def move_delivery(
         )
     )
     return after
+
+
+def move_commitment(
+    tx: UnitOfWork, commitment: Commitment, step: CommitmentStep, at: datetime, study_uid: str | None, **changes: Any
+) -> Commitment:
+    """Take a step; ``changes`` are written with it. ``study_uid`` is the study that the event belongs to, if to one.
+
+    Raises:
+        IllegalStep: not legal from this state.
+        LostLease: somebody else moved the commitment meanwhile.
+    """
+    after = replace(commitment, state=advance(COMMITMENT, commitment.state, step), **changes)
+    tx.commitments.update(commitment, after)
+    tx.journal.add(commitment_event(after, step.value, commitment.state.value, at, study_uid))
+    return after
+
+
+def commitment_event(
+    commitment: Commitment, step: str, from_state: str | None, at: datetime, study_uid: str | None = None
+) -> Event:
+    """The event of a step that a commitment has taken."""
+    detail: dict[str, Any] = {
+        "peer": commitment.peer,
+        "instances": len(commitment.references),
+        "failed": len(commitment.failed),
+        "attempt": commitment.attempt,
+    }
+    return Event(
+        subject=Subject.COMMITMENT,
+        subject_id=commitment.transaction_uid,
+        study_uid=study_uid,
+        step=step,
+        from_state=from_state,
+        to_state=commitment.state.value,
+        at=at,
+        detail=detail | ({"reason": commitment.reason} if commitment.reason else {}),
+    )

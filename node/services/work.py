@@ -8,11 +8,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from node.domain.delivery import Delivery, DeliveryState, backoff
-from node.domain.errors import AinodeError, Interrupted, LostLease
+from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease
 from node.domain.instance import Instance, Origin
-from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile
+from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile, Role
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
 from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
+from node.services.beside import Beside
+from node.services.locate import Locate
+from node.services.oversight import Oversight
 from node.services.steps import job_event, move_job
 
 log = logging.getLogger(__name__)
@@ -22,11 +25,13 @@ Provenances = Callable[[Job, datetime], Provenance]
 
 
 class Work:
-    """Claims one job at a time and runs it.
+    """Claims one job at a time and runs it; several of them run jobs beside each other.
 
     Args:
+        beside: shared by all that work on one device; ``spare`` works only beside another.
         owner: this process, as it is written into leases.
         attempts: how often a job is claimed before it goes dead.
+        oversight: compares what ended, and replaces versions that fail.
         stopping: whether the node is being stopped; a running job then goes back to the queue at once.
     """
 
@@ -38,6 +43,9 @@ class Work:
         files: InstanceFiles,
         engine: Engine,
         provenances: Provenances,
+        locate: Locate,
+        oversight: Oversight,
+        beside: Beside,
         *,
         owner: str,
         device: str,
@@ -45,6 +53,7 @@ class Work:
         lease: timedelta,
         timeout: timedelta,
         retry: timedelta,
+        spare: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stopping = stopping
@@ -54,63 +63,68 @@ class Work:
         self._files = files
         self._engine = engine
         self._provenances = provenances
+        self._locate = locate
+        self._oversight = oversight
+        self._beside = beside
         self._owner = owner
         self._device = device
         self._attempts = attempts
         self._lease = lease
         self._timeout = timeout
         self._retry = retry
+        self._spare = spare
 
     def work(self) -> bool:
         """Run one job, if there is one that is due; says whether there was."""
-        with self._write() as tx:
-            job = tx.jobs.claim(owner=self._owner, now=self._clock.now(), lease=self._lease)
-            if job is not None:
-                tx.journal.add(job_event(job, JobStep.CLAIM, JobState.QUEUED.value, self._clock.now()))
+        job = self._beside.begin(self._claim, self._engine.has_room, spare=self._spare)
         if job is None:
             return False
         log.info("job %s: study %s, %s, attempt %d", job.id, job.study_uid, job.model.label, job.attempt)
         try:
             output = self._run(job)
             self._finish(job, output)
+            self._oversight.look(job)
         except LostLease as error:
             log.warning("job %s: %s; its result is dropped", job.id, error)
         except Interrupted as error:
             self._give_back(job, str(error))
         finally:
+            self._beside.end(job)
             self._files.clear_job_dir(job.id)
         return True
 
+    def _claim(self, untried: bool) -> Job | None:
+        now = self._clock.now()
+        with self._write() as tx:
+            job = tx.jobs.claim(owner=self._owner, now=now, lease=self._lease, untried=untried)
+            if job is not None:
+                tx.journal.add(job_event(job, JobStep.CLAIM, JobState.QUEUED.value, now))
+        return job
+
     def _run(self, job: Job) -> JobOutput:
-        started = self._clock.now()
-        task = JobInput(
-            provenance=self._provenances(job, started),
-            study=self.content(job.study_uid, job.revision),
-            device=self._device,
-            out_dir=self._files.job_dir(job.id, job.attempt),
-        )
         try:
-            return self._engine.run(task, timeout=self._timeout, beat=self._heart(job))
+            located = self._locate(job.model)
+            task = JobInput(
+                provenance=self._provenances(job, self._clock.now()),
+                study=self.content(job.study_uid, job.revision),
+                device=self._device,
+                out_dir=self._files.job_dir(job.id, job.attempt),
+                version_dir=located.directory,
+                trust_code=located.trust_code,
+            )
+            beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(job, now))
+            return self._engine.run(task, timeout=self._timeout, beat=beat)
         except (LostLease, Interrupted):
             raise
         except AinodeError as error:
-            return JobOutput(Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=error.retry)
+            failed = isinstance(error, InvalidModel)
+            return JobOutput(
+                Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=error.retry, model_failed=failed
+            )
 
-    def _heart(self, job: Job) -> Callable[[], None]:
-        """Called often; prolongs the lease each time a quarter of it has passed."""
-        due = self._clock.now() + self._lease / 4
-
-        def beat() -> None:
-            nonlocal due
-            if self._stopping():
-                raise Interrupted("the node was stopped")
-            now = self._clock.now()
-            if now >= due:
-                with self._write() as tx:
-                    tx.jobs.heartbeat(job, now=now, lease=self._lease)
-                due = now + self._lease / 4
-
-        return beat
+    def _keep(self, job: Job, now: datetime) -> None:
+        with self._write() as tx:
+            tx.jobs.heartbeat(job, now=now, lease=self._lease)
 
     def _give_back(self, job: Job, reason: str) -> None:
         now = self._clock.now()
@@ -139,11 +153,14 @@ class Work:
             case Outcome.SUCCEEDED:
                 self._succeed(job, output, now)
             case Outcome.REFUSED:
-                log.info("job %s: refused: %s", job.id, output.reason)
+                log.info("job %s: %s refused: %s", job.id, job.model.label, output.reason)
                 with self._write() as tx:
-                    move_job(tx, job, JobStep.REFUSE, now, **_ended(output, now))
+                    self._oversight.answered(tx, move_job(tx, job, JobStep.REFUSE, now, **_ended(output, now)))
             case Outcome.FAILED:
-                self._fail(job, output, now)
+                reason = output.reason or "the version failed"
+                handed_over = output.model_failed and self._oversight.model_failed(job, reason)
+                if not handed_over or job.role is Role.REPLAY:
+                    self._fail(job, output, now)
 
     def _succeed(self, job: Job, output: JobOutput, now: datetime) -> None:
         """Job done, its results and their deliveries: together or not at all."""
@@ -155,18 +172,38 @@ class Work:
                 for peer in job.send_to
                 for position, (result, path) in enumerate(zip(output.results, paths, strict=True))
             )
-            move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now))
-        log.info("job %s: succeeded, %d results for %s", job.id, len(paths), ", ".join(job.send_to) or "nobody")
+            self._oversight.answered(tx, move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now)))
+        to = ", ".join(job.send_to) or "nobody"
+        log.info("job %s: %s succeeded, %d results for %s", job.id, job.model.label, len(paths), to)
 
     def _fail(self, job: Job, output: JobOutput, now: datetime) -> None:
         again = output.retry and job.attempt < self._attempts
-        log.error("job %s: attempt %d failed: %s; %s", job.id, job.attempt, output.reason, "again" if again else "dead")
+        then, model = "again" if again else "dead", job.model.label
+        log.error("job %s: %s, attempt %d failed: %s; %s", job.id, model, job.attempt, output.reason, then)
         with self._write() as tx:
             if again:
                 wait = backoff(job.attempt, base=self._retry, cap=self._retry * 32)
                 move_job(tx, job, JobStep.RETRY, now, not_before=now + wait, **_ended(output, now))
             else:
                 move_job(tx, job, JobStep.GIVE_UP, now, **_ended(output, now))
+
+
+def heart(
+    clock: Clock, lease: timedelta, stopping: Callable[[], bool], keep: Callable[[datetime], None]
+) -> Callable[[], None]:
+    """What is called often during a run; prolongs the lease by ``keep`` each time a quarter of it has passed."""
+    due = clock.now() + lease / 4
+
+    def beat() -> None:
+        nonlocal due
+        if stopping():
+            raise Interrupted("the node was stopped")
+        now = clock.now()
+        if now >= due:
+            keep(now)
+            due = now + lease / 4
+
+    return beat
 
 
 def release(tx: UnitOfWork, job: Job, now: datetime, reason: str, *, attempts: int) -> None:

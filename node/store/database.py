@@ -13,13 +13,22 @@ from sqlmodel import Session
 
 from node.domain.errors import InvalidSettings, Unavailable
 from node.ports import UnitOfWork
+from node.store.commitments import CommitmentRepository
 from node.store.deliveries import DeliveryRepository
 from node.store.instances import InstanceRepository
 from node.store.jobs import JobRepository
 from node.store.journal import JournalRepository
+from node.store.manifests import ManifestRepository
+from node.store.models import (
+    AuditRepository,
+    ComparisonRepository,
+    RolloutRepository,
+    TrialRepository,
+    VersionRepository,
+)
 from node.store.studies import StudyRepository
 
-SCHEMA = "0001"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+SCHEMA = "0004"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
 
 
@@ -50,9 +59,44 @@ class SqlUnitOfWork:
         return DeliveryRepository(self._session)
 
     @cached_property
+    def commitments(self) -> CommitmentRepository:
+        """Storage commitments that peers asked for."""
+        return CommitmentRepository(self._session)
+
+    @cached_property
+    def manifests(self) -> ManifestRepository:
+        """What peers say that studies consist of."""
+        return ManifestRepository(self._session)
+
+    @cached_property
     def journal(self) -> JournalRepository:
         """Events and decisions."""
         return JournalRepository(self._session)
+
+    @cached_property
+    def versions(self) -> VersionRepository:
+        """The model versions."""
+        return VersionRepository(self._session)
+
+    @cached_property
+    def rollouts(self) -> RolloutRepository:
+        """The pointers to them."""
+        return RolloutRepository(self._session)
+
+    @cached_property
+    def trials(self) -> TrialRepository:
+        """Gates to be passed."""
+        return TrialRepository(self._session)
+
+    @cached_property
+    def comparisons(self) -> ComparisonRepository:
+        """Versions beside the champion."""
+        return ComparisonRepository(self._session)
+
+    @cached_property
+    def audit(self) -> AuditRepository:
+        """Who changed what about the models."""
+        return AuditRepository(self._session)
 
 
 class Database:

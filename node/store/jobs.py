@@ -8,15 +8,24 @@ from typing import Any
 from sqlmodel import Session, col, func, select, update
 
 from node.domain.errors import LostLease
-from node.domain.job import Job, JobState
+from node.domain.job import UNSENT, Job, JobState, Role
 from node.domain.model import ModelVersion
+from node.domain.priority import Priority
 from node.store.rows import build, run, values
 from node.store.tables import JobRow
 
 
 def _job(row: JobRow) -> Job:
     model = ModelVersion(row.pipeline, row.model_version, row.model_digest, row.model_title)
-    return build(Job, row, model=model, state=JobState(row.state), send_to=tuple(row.send_to))
+    return build(
+        Job,
+        row,
+        model=model,
+        state=JobState(row.state),
+        send_to=tuple(row.send_to),
+        priority=Priority(row.priority),
+        role=Role(row.role),
+    )
 
 
 def _columns(job: Job) -> dict[str, Any]:
@@ -45,19 +54,21 @@ class JobRepository:
         row = self._session.get(JobRow, job_id, populate_existing=True)
         return None if row is None else _job(row)
 
-    def claim(self, *, owner: str, now: datetime, lease: timedelta) -> Job | None:
-        """Take the oldest queued job that is due. The attempt is counted here, so that a job that kills its process
-        comes to an end too."""
+    def claim(self, *, owner: str, now: datetime, lease: timedelta, untried: bool = False) -> Job | None:
+        """Take the queued job that is due and comes first: those whose results nobody waits for last, then the most
+        urgent, then the oldest. The attempt is counted here, so that a job that kills its process comes to an end too.
+        """
+        unsent = col(JobRow.role).in_([role.value for role in UNSENT])
         chosen = (
             select(JobRow.id)
             .where(JobRow.state == JobState.QUEUED.value, col(JobRow.not_before) <= now)
-            .order_by(col(JobRow.created_at))
+            .order_by(unsent, col(JobRow.priority).desc(), col(JobRow.created_at))
             .limit(1)
             .with_for_update(skip_locked=True)
         )
         statement = (
             update(JobRow)
-            .where(col(JobRow.id).in_(chosen.scalar_subquery()))
+            .where(col(JobRow.id).in_(chosen.scalar_subquery()), *([col(JobRow.attempt) == 0] if untried else []))
             .values(
                 state=JobState.RUNNING.value,
                 attempt=col(JobRow.attempt) + 1,
@@ -106,6 +117,15 @@ class JobRepository:
     def of_study(self, study_uid: str) -> list[Job]:
         """All jobs of a study, the oldest first."""
         return self._where(col(JobRow.study_uid) == study_uid)
+
+    def of_model(self, model: ModelVersion, *, since: datetime | None = None, unfinished: bool = False) -> list[Job]:
+        """Jobs of one version: those created since then, those that are queued or running, or all."""
+        conditions: list[Any] = [JobRow.pipeline == model.name, JobRow.model_digest == model.digest]
+        if since is not None:
+            conditions.append(col(JobRow.created_at) >= since)
+        if unfinished:
+            conditions.append(col(JobRow.state).in_([JobState.QUEUED.value, JobState.RUNNING.value]))
+        return self._where(*conditions)
 
     def _where(self, *conditions: Any) -> list[Job]:
         return [_job(r) for r in self._session.exec(select(JobRow).where(*conditions).order_by(col(JobRow.created_at)))]

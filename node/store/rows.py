@@ -28,7 +28,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def build(kind: type[T], row: SQLModel | Row[Any], **changed: Any) -> T:
+def build(kind: type[T], row: SQLModel | Row[Any], /, **changed: Any) -> T:
     """A domain object from a row; ``changed`` gives what a column cannot hold as it is."""
     named = {f.name: getattr(row, f.name) for f in fields(kind) if f.name not in changed}  # type: ignore[arg-type]
     return kind(**named, **changed)

@@ -118,6 +118,8 @@ class JobRow(SQLModel, table=True):
     reason: str | None = _text()
     findings: dict[str, Any] | None = _json()
     timings: dict[str, float] | None = _json()
+    role: str
+    priority: int
 
 
 class DeliveryRow(SQLModel, table=True):
@@ -179,3 +181,139 @@ class DecisionRow(SQLModel, table=True):
     reason: str = Field(sa_column=Column(Text, nullable=False))
     at: datetime = _time()
     job_id: str | None = None
+
+
+class CommitmentRow(SQLModel, table=True):
+    """A storage commitment that a peer asked for; ``references`` are pairs of SOP class and instance UID."""
+
+    __tablename__ = "commitment"
+    __table_args__ = (Index("ix_commitment_due", "state", "due_at"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    transaction_uid: str = Field(index=True)
+    peer: str
+    references: list[list[str]] = Field(sa_column=Column("named", JSON, nullable=False))
+    state: str
+    asked_at: datetime = _time()
+    due_at: datetime = _time()
+    failures: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+    attempt: int = 0
+    owner: str | None = None
+    lease_until: datetime | None = _time(nullable=True)
+    reason: str | None = _text()
+
+
+class ManifestRow(SQLModel, table=True):
+    """What one message of a peer says of one study."""
+
+    __tablename__ = "manifest"
+    __table_args__ = (Index("ix_manifest_uid", "kind", "uid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    kind: str
+    uid: str
+    study_uid: str | None = Field(default=None, index=True)
+    peer: str
+    at: datetime = _time(index=True)
+    state: str
+
+
+class ManifestInstanceRow(SQLModel, table=True):
+    """An instance that a manifest names."""
+
+    __tablename__ = "manifest_instance"
+
+    manifest_id: int = Field(foreign_key="manifest.id", primary_key=True)
+    sop_instance_uid: str = Field(sa_column=Column(String(64), primary_key=True, index=True))
+
+
+class VersionRow(SQLModel, table=True):
+    """A model version that the node knows."""
+
+    __tablename__ = "model_version"
+
+    name: str = Field(primary_key=True)
+    digest: str = Field(primary_key=True)
+    version: str
+    title: str
+    kind: str
+    state: str
+    source: str
+    added_at: datetime = _time()
+    path: str | None = None
+    trusted: bool
+    reason: str | None = _text()
+
+
+class RolloutRow(SQLModel, table=True):
+    """The pointers of one model name. Versions are kept as they were named, not as references."""
+
+    __tablename__ = "rollout"
+
+    name: str = Field(primary_key=True)
+    number: int
+    champion: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    previous: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    canary: dict[str, Any] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))
+    shadows: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    problem: str | None = _text()
+
+
+class TrialRow(SQLModel, table=True):
+    """A gate to be passed."""
+
+    __tablename__ = "trial"
+
+    id: str = Field(sa_column=Column(String(36), primary_key=True))
+    model: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    wish: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    who: str
+    why: str = Field(sa_column=Column(Text, nullable=False))
+    state: str = Field(index=True)
+    attempt: int
+    created_at: datetime = _time()
+    owner: str | None = None
+    lease_until: datetime | None = _time(nullable=True)
+    finished_at: datetime | None = _time(nullable=True)
+    device: str | None = None
+    reason: str | None = _text()
+    stages: dict[str, float] | None = _json()
+
+
+class ComparisonRow(SQLModel, table=True):
+    """One study under the champion and under another version."""
+
+    __tablename__ = "comparison"
+    __table_args__ = (Index("ix_comparison_version", "name", "model_digest", "at"),)
+
+    job: str = Field(sa_column=Column(String(36), primary_key=True))
+    name: str
+    study_uid: str = Field(index=True)
+    revision: int
+    champion: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    champion_job: str
+    champion_state: str
+    model: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    model_digest: str
+    state: str
+    role: str
+    differences: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    disagreement: float
+    at: datetime = _time()
+
+
+class AuditRow(SQLModel, table=True):
+    """Who changed what about the models, and why. The database itself refuses to change or remove a row."""
+
+    __tablename__ = "audit"
+
+    id: int | None = Field(default=None, primary_key=True)
+    at: datetime = _time()
+    who: str
+    change: str
+    name: str = Field(index=True)
+    version: str
+    digest: str
+    title: str
+    why: str = Field(sa_column=Column(Text, nullable=False))
+    detail: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))

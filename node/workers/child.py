@@ -1,4 +1,4 @@
-"""The process that runs jobs: gets a ``JobInput`` through a pipe, answers with a ``JobOutput``.
+"""The process that runs jobs: gets a ``JobInput`` through a pipe, answers with a ``JobOutput``; or tries a version.
 
 It is spawned, not forked, so it starts clean; only here are torch and the pipelines loaded.
 """
@@ -8,48 +8,87 @@ from __future__ import annotations
 import logging
 import signal
 from multiprocessing.connection import Connection
+from pathlib import Path
 
-from node.domain.errors import AinodeError
+from node.domain.errors import AinodeError, InvalidModel
 from node.domain.job import JobInput, JobOutput, Outcome
+from node.domain.trial import TrialInput, TrialOutput
 from node.observe.logs import configure
-from node.services.run_job import run_job
+from node.services.run_job import Turn, run_job
+from node.services.try_out import try_out
+from node.workers.local import Sign, WarmUp
 from node.workers.supervise import end_with_parent
+from node.workers.turn import DeviceTurn
+from node.workers.warm import Warm
 from pipelines.contract import Pipeline
 from pipelines.read.volume import read_volume
-from pipelines.registry import create
+from pipelines.registry import open_version
 
 log = logging.getLogger(__name__)
 
 
-def main(pipe: Connection, parent: int, level: str, log_format: str) -> None:
+def main(pipe: Connection, parent: int, device: Path, warm_bytes: int, level: str, log_format: str) -> None:
     """Serve jobs until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent: it ends this process when it is done
     configure(level, log_format)
     end_with_parent(parent)
-    pipelines = _Pipelines()
+    turn = DeviceTurn(device, lambda waits: pipe.send(Sign.WAITS if waits else Sign.GOES_ON))
+    runner = Runner(Warm(warm_bytes), turn)
     while True:
         try:
-            job: JobInput = pipe.recv()
+            work: JobInput | TrialInput | WarmUp = pipe.recv()
         except EOFError:
             return
-        pipe.send(pipelines.run(job))
+        match work:
+            case JobInput():
+                pipe.send(runner.run(work))
+            case TrialInput():
+                pipe.send(runner.try_out(work))
+            case WarmUp():
+                runner.warm_up(work)
 
 
-class _Pipelines:
-    """Pipelines by name, kept warm."""
+class Runner:
+    """Runs jobs; their pipelines are kept warm."""
 
-    def __init__(self) -> None:
-        self._warm: dict[str, Pipeline] = {}
+    def __init__(self, warm: Warm, turn: Turn) -> None:
+        self._warm = warm
+        self._turn = turn
 
     def run(self, job: JobInput) -> JobOutput:
-        """Run one job with the pipeline that its model version names."""
+        """Run one job with the version that it is pinned to; its files are verified whenever it is opened."""
         model = job.provenance.model
         try:
-            pipeline = self._warm.get(model.name) or create(model.name)
+            pipeline = self._warm.take(model) or open_version(model, job.version_dir, trust_code=job.trust_code)
         except AinodeError as error:
-            return JobOutput(Outcome.FAILED, reason=str(error), retry=error.retry)
-        if pipeline.model != model:
-            found = pipeline.model.label
-            return JobOutput(Outcome.FAILED, reason=f"the job is pinned to {model.label}, installed is {found}")
-        self._warm[model.name] = pipeline
-        return run_job(job, pipeline, read_volume)[0]
+            failed = isinstance(error, InvalidModel)
+            return JobOutput(Outcome.FAILED, reason=str(error), retry=error.retry, model_failed=failed)
+        output, _ = run_job(job, pipeline, read_volume, self._turn)
+        if not output.model_failed:
+            self._warm.keep(model, pipeline, job.version_dir)
+        return output
+
+    def try_out(self, trial: TrialInput) -> TrialOutput:
+        """Try a version from its files on disk, also where it is warm."""
+        model = trial.provenance.model
+        opened: list[Pipeline] = []
+
+        def reopen() -> Pipeline:
+            opened.append(open_version(model, trial.version_dir, trust_code=trial.trust_code))
+            return opened[0]
+
+        self._warm.take(model)
+        output = try_out(trial, reopen, read_volume, self._turn)
+        if output.reason is None:
+            self._warm.keep(model, opened[0], trial.version_dir)
+        return output
+
+    def warm_up(self, wanted: WarmUp) -> None:
+        """Load a version. What fails here fails again, and is told, when a job wants it."""
+        try:
+            pipeline = open_version(wanted.model, wanted.version_dir, trust_code=wanted.trust_code)
+            pipeline.load(wanted.device)
+        except Exception:
+            log.exception("%s cannot be loaded beforehand", wanted.model.label)
+        else:
+            self._warm.keep(wanted.model, pipeline, wanted.version_dir)

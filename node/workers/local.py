@@ -1,4 +1,8 @@
-"""The local engine: one spawned process, replaced when it dies or runs too long."""
+"""The local engine: one spawned process, replaced when it dies or runs too long.
+
+A worker has several, that share its device: while one job uses it, the next one is read and the results of the one
+before are written, each in a process of its own. So whatever a job does to its process it does to no other job.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,70 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 from node.domain.errors import ChildLost, TimedOut
 from node.domain.job import JobInput, JobOutput
+from node.domain.model import ModelVersion
+from node.domain.trial import TrialInput, TrialOutput
+from node.workers.memory import available_bytes, held_bytes, peak_bytes
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 
 
-def _serve(pipe: Connection, parent: int, level: str, log_format: str) -> None:
+@dataclass(frozen=True)
+class WarmUp:
+    """Asks a child to load a version to a device before its first job; it answers nothing.
+
+    ``version_dir`` and ``trust_code`` are those of a `JobInput`.
+    """
+
+    model: ModelVersion
+    device: str
+    version_dir: Path | None = None
+    trust_code: bool = False
+
+
+class Sign(Enum):
+    """What a child says before its answer: its job waits for the device, or goes on."""
+
+    WAITS = "waits"
+    GOES_ON = "goes on"
+
+
+def _serve(pipe: Connection, parent: int, device: Path, warm_bytes: int, level: str, log_format: str) -> None:
     from node.workers import child
 
-    child.main(pipe, parent, level, log_format)
+    child.main(pipe, parent, device, warm_bytes, level, log_format)
+
+
+@dataclass
+class Device:
+    """What engines share: a file, locked by whoever uses the device, and the most memory that a job's process took."""
+
+    lock: Path
+    warm_bytes: int = 0  # of model files, whose versions a process keeps loaded; the latest used is always kept
+    peak_bytes: int = 1 << 30  # of a process with torch and a volume, as long as no job has taken more
 
 
 class LocalEngine:
-    """Implements ``node.ports.Engine`` with one child process."""
+    """Implements ``node.ports.Engine`` with one child process.
 
-    def __init__(self, *, log_level: str, log_format: str) -> None:
-        self._log = (log_level, log_format)
+    Args:
+        device: engines that are given the same one use it in turns.
+    """
+
+    def __init__(self, device: Device, *, log_level: str, log_format: str) -> None:
+        self._device = device
+        self._given = (device.lock, device.warm_bytes, log_level, log_format)
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
@@ -38,22 +82,40 @@ class LocalEngine:
         """The child's process id, None while there is none."""
         return self._process.pid if self._process else None
 
-    def warm(self) -> None:
-        """Start the child now, so that the first job does not wait for its imports."""
-        self._ready()
+    def has_room(self) -> bool:
+        """Whether the memory that is free is enough for as much as any job of the device has taken so far."""
+        held = 0 if self.pid is None else held_bytes(self.pid)
+        return available_bytes() >= self._device.peak_bytes - held
+
+    def warm(self, wanted: Iterable[WarmUp] = ()) -> None:
+        """Start the child now, and have it load what is wanted, so that the first job waits for neither."""
+        pipe = self._ready()
+        for each in wanted:
+            pipe.send(each)
 
     def run(self, job: JobInput, *, timeout: timedelta, beat: Callable[[], None]) -> JobOutput:
         """Run one job in the child; what ``beat`` raises ends the child and is raised.
 
         Raises:
             ChildLost: the child died, with its exit code.
-            TimedOut: it ran past ``timeout`` and was killed.
+            TimedOut: it ran past ``timeout`` and was killed; waiting for the device does not count.
         """
+        output = self._answer(job, timeout, beat)
+        assert isinstance(output, JobOutput)
+        return output
+
+    def try_out(self, trial: TrialInput, *, timeout: timedelta, beat: Callable[[], None]) -> TrialOutput:
+        """Try one version in the child. Raises as `run` does."""
+        output = self._answer(trial, timeout, beat)
+        assert isinstance(output, TrialOutput)
+        return output
+
+    def _answer(self, work: JobInput | TrialInput, timeout: timedelta, beat: Callable[[], None]) -> object:
         pipe = self._ready()
         done = False
         try:
-            pipe.send(job)
-            output = self._wait(pipe, time.monotonic() + timeout.total_seconds(), beat)
+            pipe.send(work)
+            output = self._wait(pipe, timeout.total_seconds(), beat)
             done = True
             return output
         except TimeoutError:
@@ -61,17 +123,24 @@ class LocalEngine:
         except (EOFError, OSError):
             raise ChildLost(f"the process that ran the job died ({self._exit()})") from None
         finally:
+            self._device.peak_bytes = max(self._device.peak_bytes, peak_bytes(self.pid or 0))
             if not done:
                 self.close()
 
-    def _wait(self, pipe: Connection, deadline: float, beat: Callable[[], None]) -> JobOutput:
-        while not pipe.poll(_POLL_SECONDS):
-            if time.monotonic() > deadline:
+    def _wait(self, pipe: Connection, seconds: float, beat: Callable[[], None]) -> object:
+        waiting = False
+        while True:
+            since = time.monotonic()
+            said = pipe.recv() if pipe.poll(_POLL_SECONDS) else None
+            if not waiting:
+                seconds -= time.monotonic() - since
+            if isinstance(said, Sign):
+                waiting = said is Sign.WAITS
+            elif said is not None:
+                return said
+            if seconds < 0:
                 raise TimeoutError
             beat()
-        output = pipe.recv()
-        assert isinstance(output, JobOutput)
-        return output
 
     def _ready(self) -> Connection:
         if self._pipe is not None and self._process is not None and self._process.is_alive():
@@ -80,7 +149,7 @@ class LocalEngine:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, os.getpid(), *self._log), name="ainode-run", daemon=True
+            target=_serve, args=(theirs, os.getpid(), *self._given), name="ainode-run", daemon=True
         )
         self._process.start()
         theirs.close()  # so that its death reads as end of file here

@@ -45,7 +45,7 @@ class LungDensityCT:
             raise Unavailable(f"pipeline {NAME} needs the module {error.name!r}, which is missing") from error
         self._device = device_of(device)
 
-    def analyse(self, volume: Volume, stage: Stage) -> Findings:
+    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
         """Segment the lungs and measure them.
 
         Raises:

@@ -88,7 +88,8 @@ def select(study: StudyContent) -> Selection:
     return Selection(
         series=best.content,
         reason=f"axial CT, {len(best.stack.frames)} slices, {best.stack.spacing_mm:g} mm apart, "
-        f"{slab_mm(best):g} mm thick, kernel {best.kernel or '(not named)'}",
+        f"{slab_mm(best):g} mm thick, kernel {best.kernel or '(not named)'}"
+        + (f"; {best.localizers} localizer image(s) of the series left out" if best.localizers else ""),
         not_taken=(
             *((other.content.series_uid, _why_not(other, best)) for other in suitable[1:]),
             *((uid, refusal.reason) for uid, refusal in refused),

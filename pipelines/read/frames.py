@@ -1,24 +1,47 @@
-"""What the header of a CT instance says of its frames: place, pixel geometry and rescale, each checked.
+"""What the header of an instance says of its frames: place, pixel geometry and rescale, each checked.
 
-A CT Image instance is one frame. An Enhanced CT instance holds many, described by functional groups, per frame or
+A CT, MR or PET Image instance is one frame. An enhanced one holds many, described by functional groups, per frame or
 shared (PS3.3 C.7.6.16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
 
 from node.domain.errors import Refused
 from node.domain.volume import SliceSource
+from pipelines.read.groups import Values
+from pipelines.read.header import Header
 
-CT_SOP_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+_CT, _MR, _PET = "CT", "MR", "PT"
+# The storage SOP classes of slices (PS3.4 B.5), and what they are slices of. Those with functional groups come second.
+SINGLE_FRAME = {
+    "1.2.840.10008.5.1.4.1.1.2": _CT,
+    "1.2.840.10008.5.1.4.1.1.4": _MR,
+    "1.2.840.10008.5.1.4.1.1.128": _PET,
+}
+MULTI_FRAME = {
+    "1.2.840.10008.5.1.4.1.1.2.1": _CT,
+    "1.2.840.10008.5.1.4.1.1.2.2": _CT,
+    "1.2.840.10008.5.1.4.1.1.4.1": _MR,
+    "1.2.840.10008.5.1.4.1.1.4.4": _MR,
+    "1.2.840.10008.5.1.4.1.1.130": _PET,
+    "1.2.840.10008.5.1.4.1.1.128.1": _PET,
+}
+# UCUM of Units (0054,1001), PS3.3 C.8.9.1.1.3, and of RescaleType, C.11.1.1.2.
+_UCUM = {
+    "": "1",
+    "BQML": "Bq/ml",
+    "CNTS": "{counts}",
+    "GML": "g/ml",
+    "NONE": "1",
+    "PROPCNTS": "{propcounts}",
+    "US": "1",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +49,8 @@ class Frame:
     """One frame as its header describes it.
 
     ``position`` (3,) and the rows of ``cosines`` (2, 3: row, then column direction) are LPS, in mm and unit length;
-    ``pixel_spacing`` is (between rows, between columns) in mm. HU are ``stored * slope + intercept``.
+    ``pixel_spacing`` is (between rows, between columns) in mm. Values in ``unit`` (HU, else UCUM; ``1`` where the
+    numbers mean nothing by themselves, as in MR) are ``stored * slope + intercept``.
     """
 
     source: SliceSource
@@ -38,6 +62,7 @@ class Frame:
     pixel_spacing: tuple[float, float]
     slope: float
     intercept: float
+    unit: str
     image_type: tuple[str, ...]
 
     @property
@@ -46,60 +71,43 @@ class Frame:
         return (self.source.frame_number or 1) - 1
 
 
-def frames_of(dataset: Dataset) -> list[Frame]:
-    """The frames of one instance; ``dataset`` may have been read without its pixel data.
+def frames_of(header: Header) -> list[Frame]:
+    """The frames of one instance.
 
     Raises:
-        Refused: no CT image, more than one sample a pixel, or an element that is missing or makes no sense, by name.
+        Refused: no slices, more than one sample a pixel, or an element that is missing or makes no sense, by name.
     """
-    name = f"instance {dataset.get('SOPInstanceUID', '(no SOPInstanceUID)')}"
-    if dataset.get("SOPClassUID") not in CT_SOP_CLASSES:
-        raise Refused("not-ct", f"{name} is no CT image but {_class_name(dataset)}")
-    if dataset.get("SamplesPerPixel") != 1 or not str(dataset.get("PhotometricInterpretation")).startswith("MONO"):
+    name = header.name
+    sop_class = header.text("SOPClassUID")
+    modality = SINGLE_FRAME.get(sop_class) or MULTI_FRAME.get(sop_class)
+    if modality is None:
+        raise Refused("not-ct", f"{name} is no CT, MR or PET image but {_class_name(sop_class)}")
+    samples, interpretation = header.text("SamplesPerPixel"), header.text("PhotometricInterpretation")
+    # MONOCHROME1 and 2 differ in how they are shown, not in what the values mean.
+    if samples != "1" or not interpretation.startswith("MONO"):
         raise Refused(
             "not-monochrome",
-            f"{name} has PhotometricInterpretation {dataset.get('PhotometricInterpretation', '(missing)')} and "
-            f"{dataset.get('SamplesPerPixel', 'no')} samples per pixel; CT numbers need one monochrome sample",
+            f"{name} has PhotometricInterpretation {interpretation or '(missing)'} and {samples or 'no'} samples per "
+            f"pixel; a volume needs one monochrome sample",
         )
-    if "NumberOfFrames" not in dataset:
-        return [_frame(dataset, [dataset], None, name)]
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    count = int(dataset.NumberOfFrames)
-    if len(per_frame) != count:
+    count = header.number("NumberOfFrames") if header.elements.get("NumberOfFrames") else 1
+    if sop_class in SINGLE_FRAME and not header.groups and count == 1:
+        return [_frame(header, header.elements, None, modality, name)]
+    if len(header.groups) != count:
         raise Refused(
             "missing-geometry",
-            f"{name}: PerFrameFunctionalGroupsSequence has {len(per_frame)} items for NumberOfFrames {count}",
+            f"{name}: PerFrameFunctionalGroupsSequence has {len(header.groups)} items for NumberOfFrames {count}",
         )
     return [
-        _frame(dataset, _groups(shared[0], item), number, f"{name}, frame {number}")
-        for number, item in enumerate(per_frame, start=1)
+        _frame(header, group, number, modality, f"{name}, frame {number}")
+        for number, group in enumerate(header.groups, start=1)
     ]
 
 
-_MACROS = (
-    "PlanePositionSequence",
-    "PlaneOrientationSequence",
-    "PixelMeasuresSequence",
-    "PixelValueTransformationSequence",
-    "CTImageFrameTypeSequence",
-)
-
-
-def _groups(shared: Dataset, per_frame: Dataset) -> list[Dataset]:
-    """The items of the macros that describe a frame; a macro is per frame or shared, never both (C.7.6.16.1.1)."""
-    return [item for macro in _MACROS for item in (per_frame.get(macro) or shared.get(macro) or ())]
-
-
-def _frame(dataset: Dataset, groups: Sequence[Dataset], number: int | None, name: str) -> Frame:
-    look = _Elements(groups, name)
-    rescale_type = look.text("RescaleType")
-    if rescale_type not in ("", "HU"):
-        raise Refused("not-hu", f"{name} has RescaleType {rescale_type}; its values are no Hounsfield units")
-    slope = look.numbers("RescaleSlope", 1)[0]
-    if slope == 0:
-        raise Refused("missing-geometry", f"{name}: RescaleSlope is 0")
-    whole = _Elements([dataset], name)
+def _frame(header: Header, values: Mapping[str, Values], number: int | None, modality: str, name: str) -> Frame:
+    look = _Elements(values, name)
+    slope, intercept, unit = _rescale(header, look, modality, name)
+    whole = _Elements(header.elements, name)
     return Frame(
         source=SliceSource(whole.required("SOPInstanceUID"), whole.required("SOPClassUID"), number),
         series_uid=whole.required("SeriesInstanceUID"),
@@ -109,27 +117,41 @@ def _frame(dataset: Dataset, groups: Sequence[Dataset], number: int | None, name
         cosines=_cosines(look.numbers("ImageOrientationPatient", 6), name),
         pixel_spacing=_spacing(look.numbers("PixelSpacing", 2), name),
         slope=slope,
-        intercept=look.numbers("RescaleIntercept", 1)[0],
-        image_type=tuple(str(v).upper() for v in (look.value("FrameType") or dataset.get("ImageType") or ())),
+        intercept=intercept,
+        unit=unit,
+        image_type=tuple(str(v).upper() for v in values.get("FrameType") or header.elements.get("ImageType") or ()),
     )
 
 
-class _Elements:
-    """Looks an element up in the items that describe a frame, and names what is wrong with it."""
+def _rescale(header: Header, look: _Elements, modality: str, name: str) -> tuple[float, float, str]:
+    """Slope, intercept and unit (PS3.3 C.11.1). MR may go without: its numbers have no unit."""
+    if "ModalityLUTSequence" in header.elements:
+        raise Refused("modality-lut", f"{name} has a ModalityLUTSequence; linear rescale is read")
+    rescale_type = look.text("RescaleType")
+    if modality == _CT and rescale_type not in ("", "HU"):
+        raise Refused("not-hu", f"{name} has RescaleType {rescale_type}; its values are no Hounsfield units")
+    if modality == _MR and not look.text("RescaleSlope") and not look.text("RescaleIntercept"):
+        return 1.0, 0.0, "1"
+    slope, intercept = float(look.numbers("RescaleSlope", 1)[0]), float(look.numbers("RescaleIntercept", 1)[0])
+    if slope == 0:
+        raise Refused("missing-geometry", f"{name}: RescaleSlope is 0")
+    if modality == _CT:
+        return slope, intercept, "HU"
+    stated = header.text("Units") or rescale_type
+    if modality == _PET and stated not in _UCUM:
+        raise Refused("unknown-units", f"{name} has Units {stated}; {', '.join(filter(None, _UCUM))} are read")
+    return slope, intercept, _UCUM.get(stated, "1") if modality == _PET else "1"
 
-    def __init__(self, items: Sequence[Dataset], name: str) -> None:
-        self._items = items
+
+class _Elements:
+    """Looks an element up in what describes a frame, and names what is wrong with it."""
+
+    def __init__(self, values: Mapping[str, Values], name: str) -> None:
+        self._values = values
         self._name = name
 
-    def value(self, keyword: str) -> Any:
-        try:
-            return next((item[keyword].value for item in self._items if keyword in item), None)
-        except (ValueError, TypeError, NotImplementedError) as error:  # pydicom converts on first access
-            raise Refused("missing-geometry", f"{self._name}: {keyword} cannot be read: {error}") from error
-
     def text(self, keyword: str) -> str:
-        value = self.value(keyword)
-        return "" if value is None else str(value).strip()
+        return "\\".join(map(str, self._values.get(keyword, ())))
 
     def required(self, keyword: str) -> str:
         text = self.text(keyword)
@@ -138,15 +160,13 @@ class _Elements:
         return text
 
     def numbers(self, keyword: str, count: int) -> NDArray[np.float64]:
-        self.required(keyword)
+        text = self.required(keyword)
         try:
-            numbers = np.array(self.value(keyword), np.float64).reshape(-1)
-        except (TypeError, ValueError):
+            numbers = np.array([float(value) for value in self._values[keyword]])
+        except ValueError:
             numbers = np.array([])
         if numbers.size != count or not np.isfinite(numbers).all():
-            raise Refused(
-                "missing-geometry", f"{self._name}: {keyword} is {self.text(keyword)!r}, not {count} finite number(s)"
-            )
+            raise Refused("missing-geometry", f"{self._name}: {keyword} is {text!r}, not {count} finite number(s)")
         return numbers
 
 
@@ -165,6 +185,8 @@ def _spacing(values: NDArray[np.float64], name: str) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-def _class_name(dataset: Dataset) -> str:
-    uid = dataset.get("SOPClassUID")
-    return uid.name if uid else "an object without SOPClassUID"
+def _class_name(sop_class_uid: str) -> str:
+    from pydicom.config import IGNORE
+    from pydicom.uid import UID
+
+    return UID(sop_class_uid, IGNORE).name if sop_class_uid else "an object without SOPClassUID"

@@ -54,6 +54,8 @@ def test_tls_in_tls_out_and_strangers_told_in_the_log(tmp_path: Path) -> None:
         assert storescu("CT1", *show) == 0
         eventually(lambda: len(node.kept()) == 1, "the object has a row")
         assert storescu("CT1") != 0, "plain"
+        failed = 'ainode_associations_rejected_total{reason="TLS handshake failed"} 1.0'
+        eventually(lambda: failed in node.text("/metrics"), "the failed handshake is counted")
         assert storescu("FAR", *show) != 0
         assert "association of 'FAR' to 'AINODE' from 127.0.0.1 rejected: address not allowed" in node.log
         assert "set peers.FAR.networks to [127.0.0.1]" in node.log

@@ -234,6 +234,17 @@ def test_a_peer_without_a_port_is_a_setting_to_mend() -> None:
         SENDER.echo(Peer("PACS", "PACS", "127.0.0.1"))
 
 
+def test_a_rejection_that_is_quicker_than_pynetdicom_is_told_in_words() -> None:
+    scp = StorageSCP("PACS", "127.0.0.1", 0, lambda incoming: Answer(0), lambda calling: False)
+    scp.start()
+    closed = threading.Event()
+    # The thread that negotiates is held up until the answer has come and closed the connection.
+    late = [(evt.EVT_REQUESTED, lambda event: closed.wait(10)), (evt.EVT_CONN_CLOSE, lambda event: closed.set())]
+    with pytest.raises(PeerUnreachable, match="Calling AE title not recognised"):
+        associate(peer_at(scp.port), [build_context("1.2.840.10008.1.1")], ae_title="CT1", handlers=late)
+    scp.stop()
+
+
 def test_a_rejection_is_told_in_words(tmp_path: Path) -> None:
     scp = StorageSCP("PACS", "127.0.0.1", 0, lambda incoming: Answer(0), lambda calling: calling == "CT1")
     scp.start()

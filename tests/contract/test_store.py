@@ -6,16 +6,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import IllegalStep, InvalidSettings, LostLease
 from node.domain.events import Event, Subject
 from node.domain.instance import Aside, AsideReason, Instance, Origin
 from node.domain.job import Job, JobState
+from node.domain.manifest import Manifest, ManifestKind, ManifestState
 from node.domain.model import ModelVersion
+from node.domain.priority import Priority
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.store.database import SCHEMA, Database
@@ -53,6 +57,17 @@ def job(uid: str = "j1", **changes: object) -> Job:
 def delivery(uid: str, **changes: object) -> Delivery:
     made = Delivery(0, "j1", "1.2.3", uid, "1.2", "1.2.840.10008.1.2.1", "results/x", "PACS", DeliveryState.PENDING,
                     0, 0, NOW, NOW)  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def commitment(uid: str = "2.25.1", **changes: object) -> Commitment:
+    named = (Reference("1.2.840.10008.5.1.4.1.1.2", "1.1"), Reference("1.2.840.10008.5.1.4.1.1.4", "1.2"))
+    made = Commitment(0, uid, "CT1", named, CommitmentState.OWED, NOW, NOW, {"1.2": 0x0112})
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def manifest(uid: str = "2.25.1", **changes: object) -> Manifest:
+    made = Manifest(ManifestKind.COMMITMENT, uid, None, "CT1", NOW, frozenset(("1.1", "1.2")))
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -126,6 +141,30 @@ def test_a_claim_counts_the_attempt_and_takes_the_oldest_due_job(database: Datab
     assert claimed.lease_until == NOW + LEASE
 
 
+def test_the_most_urgent_job_is_claimed_first(database: Database) -> None:
+    with database.write() as tx:
+        for name, priority, age in (
+            ("old", Priority.ROUTINE, 3),
+            ("stat", Priority.STAT, 0),
+            ("high", Priority.HIGH, 1),
+        ):
+            tx.jobs.add(job(name, priority=priority, created_at=NOW - age * LEASE))
+        claimed = [tx.jobs.claim(owner="me", now=NOW, lease=LEASE) for _ in range(3)]
+    assert [c.id for c in claimed if c] == ["stat", "high", "old"]
+
+
+def test_a_job_that_was_tried_is_not_overtaken(database: Database) -> None:
+    with database.write() as tx:
+        tx.jobs.add(job("tried", attempt=1, created_at=NOW - LEASE))
+        tx.jobs.add(job("fresh"))
+        assert tx.jobs.claim(owner="me", now=NOW, lease=LEASE, untried=True) is None
+        tried = tx.jobs.claim(owner="me", now=NOW, lease=LEASE)
+        fresh = tx.jobs.claim(owner="me", now=NOW, lease=LEASE, untried=True)
+    assert tried is not None
+    assert fresh is not None
+    assert (tried.id, fresh.id) == ("tried", "fresh")
+
+
 def test_a_lost_lease_is_noticed(database: Database) -> None:
     with database.write() as tx:
         tx.jobs.add(job())
@@ -178,6 +217,62 @@ def test_deliveries_are_claimed_by_peer_in_sending_order(database: Database) -> 
     assert found.lease_until == NOW + 2 * LEASE
 
 
+def test_a_commitment_comes_out_as_it_went_in_and_is_claimed_once(database: Database) -> None:
+    asked = commitment("2.25.2", state=CommitmentState.ASKED, failures={})
+    with database.write() as tx:
+        tx.commitments.add(commitment())
+        tx.commitments.add(asked)
+        tx.commitments.add(commitment("2.25.3", due_at=NOW + LEASE))
+        tx.commitments.add(commitment("2.25.4", peer="OTHER"))
+    with database.read() as tx:
+        assert [replace(c, id=0) for c in tx.commitments.of_transaction("2.25.1")] == [commitment()]
+        assert [replace(c, id=0) for c in tx.commitments.in_state(CommitmentState.ASKED)] == [asked]
+        assert tx.commitments.counts() == {CommitmentState.OWED: 3, CommitmentState.ASKED: 1}
+        assert tx.commitments.is_due("CT1", NOW)
+        assert not tx.commitments.is_due("CT2", NOW)
+    with database.write() as tx:
+        claimed = tx.commitments.claim(peer="CT1", owner="me", now=NOW, lease=LEASE)
+        assert claimed is not None
+        assert (claimed.transaction_uid, claimed.attempt, claimed.state) == ("2.25.1", 1, CommitmentState.REPORTING)
+        assert (claimed.owner, claimed.lease_until) == ("me", NOW + LEASE)
+        assert tx.commitments.claim(peer="CT1", owner="me", now=NOW, lease=LEASE) is None
+    with database.write() as tx:
+        tx.commitments.update(claimed, replace(claimed, state=CommitmentState.OWED, owner=None))
+        with pytest.raises(LostLease):
+            tx.commitments.update(claimed, replace(claimed, state=CommitmentState.REPORTED))
+
+
+def test_manifests_are_found_by_study_and_by_instance(database: Database) -> None:
+    step = manifest("2.25.2", kind=ManifestKind.MPPS, study_uid="1.2.3", state=ManifestState.IN_PROGRESS)
+    other = manifest("2.25.3", kind=ManifestKind.IAN, study_uid="1.2.4", instances=frozenset(("9",)))
+    with database.write() as tx:
+        tx.manifests.add([manifest(), step, other])
+    with database.read() as tx:
+        assert tx.manifests.get(ManifestKind.COMMITMENT, "2.25.1") == [manifest()]
+        assert tx.manifests.get(ManifestKind.MPPS, "2.25.1") == []
+        assert tx.manifests.of_study("1.2.3") == [step], "no instance of the commitment has a row yet"
+        numbers = [number for number, _ in tx.manifests.changed_since(NOW)]
+        assert [tx.manifests.studies_of(number) for number in numbers] == [set(), {"1.2.3"}, {"1.2.4"}]
+    with database.write() as tx:
+        tx.instances.add([instance("1.2"), instance("7", study_uid="1.2.9")])
+    with database.read() as tx:
+        assert tx.manifests.of_study("1.2.3") == [manifest(), step]
+        assert tx.manifests.studies_of(numbers[0]) == {"1.2.3"}
+
+
+def test_a_changed_manifest_takes_the_place_of_what_was_said_before(database: Database) -> None:
+    step = manifest(kind=ManifestKind.MPPS, study_uid="1.2.3", state=ManifestState.IN_PROGRESS)
+    ended = replace(step, state=ManifestState.COMPLETED, instances=frozenset(("5",)), at=NOW + LEASE)
+    elsewhere = replace(ended, study_uid="1.2.4")
+    with database.write() as tx:
+        tx.manifests.add([step, manifest()])
+        tx.manifests.replace([ended, elsewhere])
+    with database.read() as tx:
+        assert tx.manifests.get(ManifestKind.MPPS, step.uid) == [ended, elsewhere]
+        assert tx.manifests.get(ManifestKind.COMMITMENT, step.uid) == [manifest()]
+        assert [at for _, at in tx.manifests.changed_since(NOW + LEASE)] == [NOW + LEASE] * 2
+
+
 def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     from sqlalchemy import create_engine, text
 
@@ -193,6 +288,43 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match=f"9999.*{SCHEMA}"):
         newer.prepare()
     newer.close()
+
+
+def test_what_was_announced_of_studies_that_never_came_is_forgotten(database: Database) -> None:
+    came = manifest("2.25.2", kind=ManifestKind.IAN, study_uid="1.2.3")
+    never = manifest("2.25.3", kind=ManifestKind.IAN, study_uid="1.2.4")
+    lately = manifest("2.25.4", kind=ManifestKind.IAN, study_uid="1.2.4", at=NOW + LEASE)
+    with database.write() as tx:
+        tx.studies.add(study("1.2.3"))
+        tx.manifests.add([manifest(), came, never, lately])
+        assert tx.manifests.forget(NOW + LEASE) == 1
+    with database.read() as tx:
+        assert tx.manifests.get(ManifestKind.COMMITMENT, "2.25.1") == [manifest()]
+        assert [tx.manifests.get(ManifestKind.IAN, m.uid) for m in (came, never, lately)] == [[came], [], [lately]]
+
+
+def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine, text
+
+    url = f"sqlite:///{tmp_path}/older.db"
+    config = Config()
+    config.set_main_option("script_location", str(files("node.store.migrations")))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text("INSERT INTO study VALUES ('1.2.3', 'receiving', 1, :now, :now, :now, 'CT1', 1)"), {"now": 0.0}
+        )
+    engine.dispose()
+    database = Database(url)
+    database.prepare()
+    with database.write() as tx:
+        assert [s.study_uid for s in tx.studies.latest()] == ["1.2.3"]
+        tx.commitments.add(commitment())
+    database.close()
 
 
 def test_the_migrations_give_the_tables_of_the_code(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -189,8 +189,21 @@ def test_what_comes_before_an_association(node: Node, sent: bytes, answer: tuple
         associate_rq() + p_data(pdv(1, 3, store_rq()), pdv(1, 0, DATA_SET)),
         associate_rq() + p_data(pdv(1, 3, store_rq()), pdv(1, 0, DATA_SET))[:-4],
         associate_rq() + p_data(pdv(1, 3, store_rq("1.2.3.9")), pdv(1, 2, DATA_SET)),
+        associate_rq() + RELEASE,
+        associate_rq() + pdu(9, b""),
+        associate_rq(called="OTHER"),
     ],
-    ids=["associated", "in a command", "command", "in an object", "in a PDU", "answered"],
+    ids=[
+        "associated",
+        "in a command",
+        "command",
+        "in an object",
+        "in a PDU",
+        "answered",
+        "released",
+        "aborted",
+        "rejected",
+    ],
 )
 @pytest.mark.parametrize("end", [ABORT, b"", RELEASE], ids=["abort", "gone", "release"])
 def test_an_end_in_every_state_leaves_nothing(node: Node, before: bytes, end: bytes) -> None:
@@ -202,6 +215,55 @@ def test_an_end_in_every_state_leaves_nothing(node: Node, before: bytes, end: by
     assert node.is_unharmed()
     assert list(node.files.all_instances()) == []
     assert all(studies == frozenset() for _, studies in node.released)
+
+
+AGAIN = (7, bytes((0, 0, PROVIDER, 2)))
+UNRECOGNISED = (7, bytes((0, 0, PROVIDER, 1)))
+
+
+@pytest.mark.parametrize(
+    ("last", "then", "answers"),
+    [
+        (RELEASE, associate_rq(), [(6, bytes(4)), AGAIN]),
+        (RELEASE, associate_rq() + associate_rq(), [(6, bytes(4)), AGAIN, AGAIN]),
+        (RELEASE, RELEASE + p_data(b"odd") + pdu(2, bytes(9)) + associate_rq(), [(6, bytes(4)), AGAIN]),
+        (RELEASE, pdu(9, b"") + associate_rq(), [(6, bytes(4)), UNRECOGNISED]),
+        (RELEASE, ABORT + associate_rq(), [(6, bytes(4))]),
+        (pdu(6, bytes(4)), associate_rq(), [AGAIN, AGAIN]),
+        (pdu(9, b""), associate_rq(), [UNRECOGNISED]),
+        (RELEASE, RELEASE[:-1], [(6, bytes(4))]),
+    ],
+    ids=["once", "twice", "after others", "no PDU", "abort", "aborted", "out of step", "cut"],
+)
+def test_what_comes_after_the_end(node: Node, last: bytes, then: bytes, answers: list[tuple[int, bytes]]) -> None:
+    """Sta13: an A-ASSOCIATE-RQ and what is no PDU are answered with A-ABORT (AA-7), all else is thrown away."""
+    with node.call().associate() as peer:
+        peer.send(last, then)
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert [peer.read() for _ in answers] == answers
+        assert peer.read() is None
+    assert node.is_unharmed()
+
+
+@pytest.mark.parametrize("begun", [b"", associate_rq()], ids=["before an association", "within one"])
+def test_a_dribble_is_held_to_the_deadline_of_its_pdu(node: Node, begun: bytes) -> None:
+    """It is never silent for long, and yet comes to an end: ARTIM, or the time for one PDU."""
+    with node.call() as peer, node.call().associate() as other:
+        peer.send(begun, pdu(4 if begun else 1, b"", 60_000))
+        peer.socket.settimeout(SECONDS / 20)
+        answer, deadline = b"", time.monotonic() + 30
+        with suppress(ConnectionError):
+            while not answer.endswith(pdu(7, bytes(4))):  # A-ABORT by the service user; Sta13 goes on for ARTIM
+                assert time.monotonic() < deadline
+                with suppress(TimeoutError):
+                    peer.send(b"\0")
+                    if not (more := peer.socket.recv(1 << 16)):
+                        break
+                    answer += more
+        assert answer[:1] == (b"\2" if begun else b"")
+        assert answer[-10:] == (pdu(7, bytes(4)) if begun else b"")
+        assert other.abort() == (USER, 0), "nothing came from it for as long"
+    assert node.is_unharmed()
 
 
 def test_refusals_that_an_association_survives(node: Node) -> None:

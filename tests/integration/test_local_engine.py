@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,10 +18,12 @@ from node.domain.errors import ChildLost, Interrupted, TimedOut
 from node.domain.job import JobInput, JobOutput, Outcome, Provenance
 from node.domain.model import ModelVersion, Qualification
 from node.offline import study_of
-from node.workers.local import LocalEngine
+from node.workers.local import Device, LocalEngine, WarmUp
+from node.workers.turn import DeviceTurn
 from pipelines.phantom import write_series
 from pipelines.phantom_anatomy import PhantomSpec, make_phantom
 from pipelines.registry import model_version
+from tests.running import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -33,8 +38,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine() -> Iterator[LocalEngine]:
-    made = LocalEngine(log_level="info", log_format="text")
+def device(tmp_path: Path) -> Device:
+    return Device(tmp_path / "device")
+
+
+@pytest.fixture
+def engine(device: Device) -> Iterator[LocalEngine]:
+    made = LocalEngine(device, log_level="info", log_format="text")
     yield made
     made.close()
 
@@ -78,6 +88,42 @@ def test_a_child_that_dies_is_told_and_replaced(engine: LocalEngine, folder: Pat
         run(engine, job(folder, tmp_path / "out"))
     killer.join()
     assert run(engine, job(folder, tmp_path / "out")).outcome is Outcome.SUCCEEDED
+
+
+def test_what_is_expected_is_loaded_before_a_job_comes(engine: LocalEngine, folder: Path, tmp_path: Path) -> None:
+    wanted = WarmUp(model_version("lung_density_ct"), "cpu")
+    engine.warm([replace(wanted, model=replace(wanted.model, name="nothing")), wanted])
+    eventually(lambda: "libtorch" in Path(f"/proc/{engine.pid}/maps").read_text(), "torch is loaded")
+    assert run(engine, job(folder, tmp_path / "out")).outcome is Outcome.SUCCEEDED
+
+
+def test_waiting_for_the_device_is_not_held_against_a_job(
+    engine: LocalEngine, device: Device, folder: Path, tmp_path: Path
+) -> None:
+    """The timeout is shorter than the wait, and longer than the run."""
+    limit = timedelta(seconds=20)
+    ahead = DeviceTurn(device.lock, lambda waits: None)
+    ahead.take()
+    engine.warm()
+    threading.Timer(limit.total_seconds() + 5, ahead.leave).start()
+    output = run(engine, job(folder, tmp_path / "out"), limit)
+    assert output.outcome is Outcome.SUCCEEDED
+    assert output.timings["wait"] > 1
+
+
+def test_who_dies_with_the_device_gives_it_back(
+    engine: LocalEngine, device: Device, folder: Path, tmp_path: Path
+) -> None:
+    holds = "import sys, time; from pathlib import Path; from node.workers.turn import DeviceTurn; "
+    holds += "DeviceTurn(Path(sys.argv[1]), print).take(); print('taken', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", holds, str(device.lock)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"taken\n"
+        killer = threading.Timer(5, other.kill)
+        killer.start()
+        output = run(engine, job(folder, tmp_path / "out"))
+        killer.join()
+    assert output.outcome is Outcome.SUCCEEDED
 
 
 def test_what_a_beat_raises_ends_the_run(engine: LocalEngine, folder: Path, tmp_path: Path) -> None:

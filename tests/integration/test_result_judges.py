@@ -34,6 +34,7 @@ CASES = {
     ),
     "no body part": lambda: build.case(BodyPartExamined=None),
     "one segment": _one_segment,
+    "no region": lambda: build.case().with_regions(),
     "Japanese": lambda: build.case(PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう"),
 }
 
@@ -54,8 +55,9 @@ def test_dsrdump_reads_the_report(files: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_pixelmed_finds_no_error(tmp_path: Path) -> None:
-    report = build.case().written(tmp_path / "out")[-1].path
+@pytest.mark.parametrize("case", ["axial", "no region"])
+def test_pixelmed_finds_no_error(case: str, tmp_path: Path) -> None:
+    report = CASES[case]().written(tmp_path / "out")[-1].path
     assert judges.pixelmed(report, tmp_path) == []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from node.dicom.admission import Admission
-from node.dicom.scp import StorageSCP
+from node.dicom.scp import NO_TLS, StorageSCP
 from node.dicom.scu import StorageSender
 from node.dicom.tls import Certificates
 from node.domain.errors import InvalidInput, PeerUnreachable
@@ -48,7 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 class Node:
     """A receiver by TLS that counts what it is given and whom it rejects."""
 
-    def __init__(self, certificates: Certificates, *known: Peer) -> None:
+    def __init__(self, certificates: Certificates, *known: Peer, artim: float = 10.0) -> None:
         self.received: list[Incoming] = []
         self.rejected: list[str] = []
         self.scp = StorageSCP(
@@ -60,6 +60,7 @@ class Node:
             on_reject=lambda calling, called, reason: self.rejected.append(reason),
             admit=Admission("AINODE", known),
             tls=certificates.server,
+            artim=artim,
         )
 
     def _store(self, incoming: Incoming) -> Answer:
@@ -79,8 +80,9 @@ def listen(site: Site) -> Iterator[Callable[..., Node]]:
     """Starts a node."""
     running: list[Node] = []
 
-    def start(*known: Peer, certificates: Certificates | None = None) -> Node:
-        running.append(Node(certificates or Certificates(site.node.cert, site.node.key, site.ca.pem), *known))
+    def start(*known: Peer, certificates: Certificates | None = None, artim: float = 10.0) -> Node:
+        ours = Certificates(site.node.cert, site.node.key, site.ca.pem)
+        running.append(Node(certificates or ours, *known, artim=artim))
         running[-1].scp.start()
         return running[-1]
 
@@ -122,8 +124,32 @@ def test_without_a_certificate_of_our_ca_nothing_comes_in(
     }
     for why, options in refused.items():
         assert node.storescu(object_, *options), why
-    assert (node.received, node.rejected) == ([], [])
+    eventually(lambda: node.rejected == [NO_TLS] * len(refused), "each counts as a failed handshake", seconds=10)
+    assert node.received == []
     assert node.storescu(object_, *shown(site.ct1, site.ca)) == "", "the others go on"
+
+
+@pytest.mark.parametrize("more", [b"", b"\0"], ids=["stalls", "dribbles"])
+def test_a_handshake_that_does_not_end_is_ended_by_artim(
+    site: Site, listen: Callable[..., Node], object_: Path, more: bytes
+) -> None:
+    node = listen(LOCAL, artim=2.0)
+    with socket.create_connection(("127.0.0.1", node.scp.port)) as silent:
+        silent.sendall(b"\x16\x03\x01\x10\x00")  # a TLS record of 4 KiB
+        assert node.storescu(object_, *shown(site.ct1, site.ca)) == "", "the others go on"
+        silent.settimeout(0.1)
+
+        def is_closed() -> bool:
+            try:
+                silent.sendall(more)
+                return silent.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        eventually(is_closed, "the node closes it")
+    eventually(lambda: node.rejected == [NO_TLS], "it counts as a failed handshake", seconds=10)
 
 
 def test_the_subject_decides_whose_certificate_it_is(site: Site, listen: Callable[..., Node], object_: Path) -> None:

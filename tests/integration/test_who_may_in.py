@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pynetdicom import build_context
@@ -12,8 +14,9 @@ from node.dicom.admission import Admission
 from node.dicom.associate import associate, end
 from node.dicom.scp import StorageSCP
 from node.domain.errors import PeerUnreachable
-from node.domain.instance import Answer
+from node.domain.instance import Answer, Incoming
 from node.domain.peer import Peer
+from tests import objects, peers
 from tests.running import eventually
 
 ECHO = [build_context("1.2.840.10008.1.1")]
@@ -79,3 +82,33 @@ def test_a_peer_at_its_cap_is_told_to_come_back_and_others_are_not_held_up(liste
     eventually(lambda: gets_in(node, "CT1"), "after an abort there is room", seconds=5)
     for association in more:
         association.release()
+
+
+@pytest.mark.peer
+def test_storescu_is_told_of_temporary_congestion_until_there_is_room(tmp_path: Path) -> None:
+    room = [False]
+    kept: list[Incoming] = []
+
+    def receive(incoming: Incoming) -> Answer:
+        kept.append(incoming)
+        return Answer(0)
+
+    admit = Admission("AINODE", [CT1], has_room=lambda: room[0])
+    scp = StorageSCP("AINODE", "127.0.0.1", 0, receive, lambda calling: False, admit=admit)
+    scp.start()
+    file = objects.write(tmp_path / "ct.dcm", objects.incoming())
+    address = ["-aet", "CT1", "-aec", "AINODE", "127.0.0.1", str(scp.port)]
+    try:
+        for program, more in (("storescu", [str(file)]), ("echoscu", [])):
+            told = subprocess.run(
+                [peers.program(program), *address, *more], capture_output=True, text=True, check=False
+            )
+            assert told.returncode != 0
+            assert "Result: Rejected Transient, Source: Service Provider (Presentation Related)" in told.stderr
+            assert "Reason: Temporary Congestion" in told.stderr
+        assert kept == []
+        room[0] = True
+        subprocess.run([peers.program("storescu"), *address, str(file)], check=True)
+        assert len(kept) == 1
+    finally:
+        scp.stop(grace=0)

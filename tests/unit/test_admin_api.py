@@ -32,12 +32,27 @@ GUARDED = [
     ("POST", "/api/v1/deliveries/{delivery_id}/requeue"),
     ("GET", "/api/v1/routes"),
     ("GET", "/api/v1/decisions"),
+    ("GET", "/api/v1/pipelines"),
     ("GET", "/api/v1/models"),
+    ("POST", "/api/v1/models"),
+    ("GET", "/api/v1/models/{name}"),
+    ("POST", "/api/v1/models/{name}/rollback"),
+    ("POST", "/api/v1/models/{name}/{version}/verify"),
+    ("POST", "/api/v1/models/{name}/{version}/activate"),
+    ("POST", "/api/v1/models/{name}/{version}/canary"),
+    ("POST", "/api/v1/models/{name}/{version}/shadow"),
+    ("POST", "/api/v1/models/{name}/{version}/retire"),
+    ("GET", "/api/v1/trials/{trial_id}"),
+    ("GET", "/api/v1/audit"),
+    ("POST", "/api/v1/studies/{study_uid}/replay"),
     ("GET", "/api/v1/aside"),
     ("GET", "/api/v1/events"),
 ]
+STORE = [("POST", "/dicomweb/studies"), ("POST", "/dicomweb/studies/{study_uid}")]
 LISTS = [
-    p for _, p in GUARDED if p.rpartition("/")[2] in ("studies", "jobs", "deliveries", "decisions", "aside", "events")
+    p
+    for _, p in GUARDED
+    if p.rpartition("/")[2] in ("studies", "jobs", "deliveries", "decisions", "aside", "events", "audit")
 ]
 
 
@@ -134,17 +149,17 @@ def test_readiness_says_why_not(house: AdminHouse, stranger: httpx.Client) -> No
 def test_openapi_lists_every_path_with_its_security(stranger: httpx.Client) -> None:
     openapi = stranger.get("/openapi.json").json()
     operations = {(m.upper(), p): o for p, methods in openapi["paths"].items() for m, o in methods.items()}
-    assert set(operations) == {*GUARDED, ("GET", "/healthz"), ("GET", "/readyz")}
-    assert openapi["components"]["securitySchemes"]["token"] == {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "The token that `ainode token` prints.",
+    assert set(operations) == {*GUARDED, *STORE, ("GET", "/healthz"), ("GET", "/readyz")}
+    assert openapi["components"]["securitySchemes"] == {
+        "token": {"type": "http", "scheme": "bearer", "description": "The token that `ainode token` prints."},
+        "peer": {"type": "http", "scheme": "bearer", "description": "The `dicomweb_token` of a peer."},
     }
     for key, operation in operations.items():
         assert operation["summary"], key
         assert operation["tags"], key
-        assert operation.get("security", []) == ([{"token": []}] if key in GUARDED else []), key
-        assert operation["responses"]["200"]["content"], key
+        needed = [{"token": []}] if key in GUARDED else [{"peer": []}] if key in STORE else []
+        assert operation.get("security", []) == needed, key
+        assert (operation["responses"].get("200") or operation["responses"]["202"])["content"], key
     assert openapi["info"]["version"] == VERSION
 
 
@@ -169,7 +184,7 @@ def test_the_schemas_leave_nothing_out(house: AdminHouse) -> None:
         assert TypeAdapter(schema).validate_python(thing).model_dump(mode="json") == as_json(thing)
 
 
-def test_routes_and_models(api: httpx.Client) -> None:
+def test_routes_and_pipelines(api: httpx.Client) -> None:
     (route,) = api.get(f"{API_PREFIX}/routes").json()
     assert route == {
         "name": "chest-ct",
@@ -177,7 +192,7 @@ def test_routes_and_models(api: httpx.Client) -> None:
         "pipeline": "lung",
         "send_to": ["PACS"],
     }
-    there, not_there = api.get(f"{API_PREFIX}/models").json()
+    there, not_there = api.get(f"{API_PREFIX}/pipelines").json()
     assert (there["name"], there["model"]["version"], there["unavailable"]) == ("lung", "1.0", None)
     assert (not_there["name"], not_there["model"], not_there["unavailable"]) == ("nodules", None, "no weights")
 

@@ -7,8 +7,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from node.dicom.admission import Admission, Caller, Names, Rejection, address_of
+from node.dicom.admission import Admission, Caller, Rejection
 from node.domain.peer import Peer
+from node.services.origins import Names, address_of
 
 CT1 = Peer("CT1", "CT1", "10.0.0.5", receive=True)
 PACS = Peer("PACS", "PACS_AE", "pacs.hospital", 104, receive=True, send=True)
@@ -176,3 +177,14 @@ def test_localhost_is_known_to_the_real_resolver() -> None:
     assert doors(caller("A", "127.0.0.1")) is None
     assert doors(caller("A", "::ffff:127.0.0.1")) is None
     assert doors(caller("A", "127.0.0.2")) is not None
+
+
+def test_without_room_the_peers_are_told_to_come_back_and_strangers_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    room = [False]
+    doors = Admission("AINODE", [CT1], addresses_of=Names(lookup=lambda host: [host]), has_room=lambda: room[0])
+    with caplog.at_level(logging.WARNING, "node.dicom.admission"):
+        assert doors(caller()) == Rejection(2, 3, 1, "temporary congestion")
+    assert "node.min_free_mb" in caplog.text
+    assert doors(caller("EVIL")) == Rejection(1, 1, 3, "calling AE title not recognised")
+    room[0] = True
+    assert doors(caller()) is None

@@ -70,7 +70,7 @@ def test_the_viewer_starts_only_when_asked() -> None:
 
 def test_the_gpu_file_names_settings_that_exist() -> None:
     node = GPU["services"]["node"]
-    assert load(ROOT / "deploy" / "node.yaml", node["environment"]).work.device == "cuda:0"
+    assert load(ROOT / "deploy" / "node.yaml", node["environment"]).work.device == ("cuda:0",)
 
 
 def test_the_nodes_settings_fit_the_composition(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -140,6 +141,23 @@ def test_a_run_starts_in_an_empty_directory(files: DiskFiles) -> None:
     files.clear_job_dir("job-1")
     assert not files.absolute("work/job-1").exists()
     files.clear_job_dir("job-1")
+
+
+def test_a_sweep_at_the_worst_moment_takes_nothing_that_is_being_written(
+    files: DiskFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    swept: list[int] = []
+
+    def sweep_first(descriptor: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not swept:  # the file is made, and not locked yet
+            swept.append(-1)
+            swept[0] = files.sweep()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    assert files.digest(keep(files)) == DIGEST
+    assert swept == [1]
 
 
 def test_sweep_removes_what_the_dead_left_and_spares_the_living(files: DiskFiles) -> None:

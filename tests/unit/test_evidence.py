@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from node.domain.commitment import Reference
+from node.domain.completeness import ImageFacts
 from node.domain.errors import PeerUnreachable
 from node.domain.events import Event
+from node.domain.image_facts import facts_of
 from node.domain.instance import Aside, Instance, Origin
+from node.domain.manifest import ManifestState
 from node.domain.part10 import head
 from node.domain.peer import Peer
 from node.domain.study import Released, StudyState
+from node.services.announce import Announce
 from node.services.assemble import Assemble
-from node.services.evidence import Evidence, read_facts
+from node.services.commitment import AskCommitment
+from node.services.evidence import Evidence
 from node.services.inbox import Inbox
 from tests import objects
 from tests.house import QUIET, House
@@ -32,6 +37,12 @@ class Node:
         self.house = house
         self.count: Callable[[], int | None] = lambda: None
         self.sending: set[str] = set()
+        self.announce = Announce(house.database.write, house.clock)
+        self.start()
+
+    def start(self) -> None:
+        """Begin with nothing in memory, as a process does."""
+        house = self.house
         self.evidence = Evidence(
             house.database.write,
             house.database.read,
@@ -44,6 +55,11 @@ class Node:
         self.assemble = Assemble(
             house.database.write, house.database.read, house.clock, default=QUIET, quiet={}, evidence=self.evidence
         )
+
+    def commit(self, numbers: Sequence[int], transaction_uid: str = "2.25.1") -> None:
+        """CT1 asks for commitment to slices."""
+        named = [Reference(objects.CT, f"{SERIES}.{n}") for n in numbers]
+        AskCommitment(self.house.database.write, self.house.clock).ask(transaction_uid, "CT1", named)
 
     def keep(self, number: int, *, peer: str = "CT1", **elements: Any) -> Instance:
         """A CT slice, 0.02 s after the one before it; ``number`` gives its position too."""
@@ -78,6 +94,10 @@ class Node:
     def judge_after(self, seconds: float, peer: Peer | None = None) -> int:
         self.house.clock.tick(seconds)
         return self.evidence.judge(peer)
+
+    def judge_soon(self) -> int:
+        """Find what was said, and judge it once it has lain for a moment."""
+        return self.evidence.judge() + self.judge_after(0.3)
 
     def events(self, step: str) -> list[Event]:
         with self.house.database.read() as tx:
@@ -236,6 +256,118 @@ class TestTheCountOfThePeer:
         assert node.judge_after(1, PACS) == 1
 
 
+def uids(numbers: Sequence[int]) -> frozenset[str]:
+    return frozenset(f"{SERIES}.{n}" for n in numbers)
+
+
+class TestWhatPeersSay:
+    """Manifests: of commitments, procedure steps and notifications. Without geometry where nothing else is said."""
+
+    def test_a_commitment_that_names_all(self, node: Node) -> None:
+        node.send([1, 2], Modality="CR")
+        assert node.judge_after(1) == 0
+        node.commit([1, 2])
+        assert node.judge_soon() == 1
+        assert node.events("evidence")[0].detail == {
+            "revision": 1,
+            "evidence": "storage commitment asked for 2 instances, all of them are here",
+            "instances": 2,
+            "manifests": ["2.25.1 of CT1: storage commitment asked for 2 instances"],
+        }
+
+    def test_a_completed_procedure_step_that_names_all(self, node: Node) -> None:
+        node.announce.step_begun("2.25.7", "CT1", [STUDY], frozenset())
+        node.send([1, 2], Modality="CR")
+        assert node.judge_after(1) == 0
+        node.announce.step_changed("2.25.7", ManifestState.COMPLETED, uids([1, 2]))
+        assert node.judge_soon() == 1
+
+    def test_a_notification_that_names_all(self, node: Node) -> None:
+        node.send([1, 2], Modality="CR")
+        node.announce.available("2.25.8", "PACS", STUDY, uids([1, 2]))
+        assert node.judge_soon() == 1
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    def test_said_before_the_instances_come_which_end_in_an_abort(self, node: Node, restarted: bool) -> None:
+        """As a notification may; after a restart too, and with the last instance a minute after the first."""
+        node.announce.available("2.25.8", "PACS", STUDY, uids([1, 2]))
+        assert node.judge_after(1) == 0
+        node.assemble.index([node.keep(1, Modality="CR")])
+        assert node.judge_after(8) == 0
+        if restarted:
+            node.start()
+        assert node.judge_after(0) == 0
+        node.assemble.index([node.keep(2, Modality="CR")])
+        assert node.judge_after(0.3) == 1
+
+    def test_a_commitment_before_the_first_row_of_its_study(self, node: Node) -> None:
+        kept = [node.keep(n, Modality="CR") for n in (1, 2)]
+        node.commit([1, 2])
+        assert node.judge_after(1) == 0
+        node.house.assemble.index(kept)  # by another process
+        assert (node.judge_after(0.1), node.judge_after(0.3)) == (0, 1)
+
+    def test_a_missing_instance_makes_a_complete_geometry_wait_until_it_comes(self, node: Node) -> None:
+        node.commit(range(1, 12))
+        node.send(range(1, 11))
+        assert node.judge_after(1) == 0
+        (wait,) = node.events("wait")
+        assert wait.detail["why"] == "storage commitment asked for 11 instances, 10 of them are here"
+        node.send([11])
+        assert node.judge_after(0.3) == 1
+
+    def test_a_missing_instance_waits_for_the_quiet_time_at_most(self, node: Node) -> None:
+        node.commit(range(1, 12))
+        node.send(range(1, 11))
+        node.judge_after(1)
+        node.house.clock.tick(9.5)
+        assert node.assemble.settle() == 1
+        assert node.events("quiet")[0].detail["lacked"].endswith("10 of them are here")
+
+    def test_a_commitment_to_a_part_leaves_it_to_the_geometry(self, node: Node) -> None:
+        node.commit([1, 2, 3])
+        node.send(range(1, 11))
+        assert node.judge_after(1) == 1
+        assert node.events("evidence")[0].detail["evidence"].startswith("association released")
+
+    def test_a_step_in_progress_holds_a_complete_geometry_and_a_discontinued_one_does_not(self, node: Node) -> None:
+        node.announce.step_begun("2.25.7", "CT1", [STUDY], frozenset())
+        node.send(range(1, 11))
+        assert node.judge_after(1) == 0
+        assert node.events("wait")[0].detail["why"] == "a performed procedure step is in progress"
+        node.announce.step_changed("2.25.7", ManifestState.DISCONTINUED, uids([1]))
+        assert node.judge_soon() == 1
+
+    def test_it_comes_before_the_count_of_the_peer(self, node: Node) -> None:
+        node.count = lambda: 10
+        node.announce.step_begun("2.25.7", "CT1", [STUDY], frozenset())
+        node.send(range(1, 11), peer="PACS")
+        node.evidence.judge()
+        assert node.judge_after(1, PACS) == 0
+        assert node.state is StudyState.RECEIVING
+
+    def test_an_open_association_that_stored_into_the_study_prevents(self, node: Node) -> None:
+        node.sending.add(STUDY)
+        node.assemble.index([node.keep(n, Modality="CR") for n in (1, 2)])
+        node.commit([1, 2])
+        assert (node.judge_after(1), node.judge_after(1)) == (0, 0)
+        node.sending.clear()
+        assert node.judge_after(0) == 1
+
+    def test_a_late_instance_is_judged_by_what_was_said_since(self, node: Node) -> None:
+        node.send([1, 2], Modality="CR")
+        node.commit([1, 2])
+        assert node.judge_soon() == 1
+        node.send([3], Modality="CR")
+        assert node.judge_after(3) == 0
+        node.commit([3], "2.25.2")
+        assert node.judge_soon() == 1
+        assert [e.detail["evidence"] for e in node.events("evidence")] == [
+            "storage commitment asked for 2 instances, all of them are here",
+            "2 manifests name 3 instances, all of them are here",
+        ]
+
+
 def test_headers_of_unchanged_instances_are_read_once(node: Node) -> None:
     first = node.keep(2)
     node.assemble.index([first, node.released()])
@@ -253,14 +385,36 @@ def test_a_file_that_cannot_be_read_is_no_evidence(node: Node) -> None:
     assert node.events("wait")[0].detail["why"] == "a kept file cannot be read: No such file or directory"
 
 
-def test_the_header_of_a_file_without_pixels_or_geometry_or_sense(node: Node, tmp_path: Path) -> None:
-    odd = objects.incoming(InstanceNumber=None, Modality=None, PixelData=None)
-    assert read_facts(objects.write(tmp_path / "odd.dcm", odd)).instance_number is None
-    whole = objects.incoming(objects.IMPLICIT, InstanceNumber=7, ImagePositionPatient=[1, 2, 3.5])
-    facts = read_facts(objects.write(tmp_path / "whole.dcm", whole))
-    assert (facts.instance_number, facts.position, facts.modality) == (7, (1.0, 2.0, 3.5), "CT")
-    (tmp_path / "none.dcm").write_bytes(b"nothing")
-    assert read_facts(tmp_path / "none.dcm").sop_class_uid == ""
+@pytest.mark.parametrize("syntax", [objects.IMPLICIT, objects.EXPLICIT, objects.BIG_ENDIAN])
+def test_what_a_header_says(syntax: str) -> None:
+    sent = objects.incoming(
+        syntax,
+        ImageType=["ORIGINAL", "primary"],
+        InstanceNumber=7,
+        ImagePositionPatient=[1, 2, 3.5],
+        ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        ConcatenationUID="1.2",
+        InConcatenationTotalNumber=300,
+        NumberOfFrames=12,
+    )
+    assert facts_of(sent.dataset, syntax) == ImageFacts(
+        sop_class_uid=objects.CT,
+        modality="CT",
+        image_type=("ORIGINAL", "PRIMARY"),
+        position=(1.0, 2.0, 3.5),
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        instance_number=7,
+        in_concatenation=True,
+        parts=300,
+        frames=12,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_a_header_that_is_silent_or_makes_no_sense(node: Node) -> None:
+    odd = objects.incoming(InstanceNumber=None, Modality=None, PixelData=None, ImagePositionPatient=[1, 2])
+    assert facts_of(odd.dataset, objects.EXPLICIT) == ImageFacts(objects.CT)
+    assert facts_of(b"Dear colleague, please find attached", objects.EXPLICIT) == ImageFacts("")
 
 
 def test_the_inbox_hands_a_release_on_behind_the_instances_before_it(node: Node) -> None:

@@ -281,8 +281,17 @@ def test_what_cannot_be_encoded_is_refused_by_name() -> None:
     not_a_number = replace(ball, measurements=(replace(ball.measurements[0], value=float("nan")),))
     with pytest.raises(InvalidInput, match=r"ball\.volume_ml: is nan"):
         case.with_regions(not_a_number).results()
-    with pytest.raises(InvalidInput, match="no region has a voxel"):
-        case.with_regions(replace(ball, mask=np.zeros_like(ball.mask))).results()
+    nothing = replace(case.findings, regions=(), evaluations=(), notes=())
+    with pytest.raises(InvalidInput, match="say nothing"):
+        replace(case, findings=nothing).results()
+
+
+def test_a_study_without_regions_has_a_report_of_statements(tmp_path: Path) -> None:
+    case = build.case().with_regions()
+    assert _problems(case, tmp_path) == []
+    assert not groups(case.results()[-1])
+    said = [concept(item) for item in content(case.results()[-1])]
+    assert "126010" not in said and "C0034375" in said
 
 
 def test_headers_that_do_not_fit_the_volume_are_refused() -> None:

@@ -170,11 +170,14 @@ class TestWhatIsRefused:
             ("peers:\n  PACS: {ae_title: PACS, host: h, query: true}", 2, "peers.PACS", "Add the port"),
             ("peers:\n  PACS: {ae_title: PACS, port: 104}", 2, "peers.PACS.host", "Add it"),
             ("peers:\n  'A@B': {ae_title: A, host: h}", 2, "peers.A@B", "pattern"),
-            ("work:\n  device: gpu", 2, "work.device", "'gpu'"),
+            ("work:\n  device: gpu", 2, "work.device[0]", "'gpu'"),
             ("results:\n  qualification: SERVICE", 2, "results.qualification", "one of RESEARCH, PRODUCT"),
             ("log:\n  level: loud", 2, "log.level", "one of debug, info, warning, error"),
             ("deliver:\n  retry_max_seconds: 1", 2, "deliver.retry_max_seconds", "less than retry_seconds"),
             ("database:\n  url: mysql://x", 2, "database.url", "Begin with sqlite"),
+            ("models:\n  hub: http://hub.example", 2, "models.hub", "Write https://HOST"),
+            ("models:\n  mlflow_uri: https://u:hunter2@h", 2, "models.mlflow_uri", "a token has a key of its own"),
+            ("models:\n  mlflow_user: node", 1, "models.mlflow_token", "Set it to the password"),
         ],
     )
     def test_with_line_key_and_fix(self, write: Any, text: str, line: int, key: str, said: str) -> None:
@@ -305,7 +308,7 @@ class TestExample:
         shown = {f"{section}.{key}" for section, keys in tree.items() if isinstance(keys, dict) for key in keys}
         assert set(_leaves(Settings)) <= shown
         assert set(_leaves(PeerSettings)) == {key for peer in tree["peers"].values() for key in peer}
-        assert {"name", "when", "pipeline", "send_to"} == set(RouteSettings.model_fields)
+        assert {"name", "when", "pipeline", "send_to", "priority"} == set(RouteSettings.model_fields)
         assert set(RouteSettings.model_fields) == {key for route in tree["routes"] for key in route}
         conditions = [c for route in tree["routes"] for c in route["when"].values()]
         operators = {operator for c in conditions if isinstance(c, dict) for operator in c}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from config.load import load
-from config.settings import peers
+from config.settings import WhenFull, dicomweb_tokens, peers
 from node.core import certificates
 from node.domain.errors import InvalidInput, InvalidSettings
 from tests import peers as programs
@@ -115,3 +115,39 @@ def test_files_are_looked_at(write: Any, tmp_path: Path, ca: Authority, pair: Pa
 def test_all_unreadable_files_are_named_at_once(write: Any) -> None:
     with pytest.raises(InvalidSettings, match="3 problems"):
         load(write(tls("a.pem", "b.pem", "c.pem")), {})
+
+
+TOKENS = "peers:\n  CT1: {ae_title: CT1, host: ct1, dicomweb_token: SECRET-of-the-scanner}\n"
+
+
+def test_a_token_of_a_peer_is_no_part_of_it(write: Any) -> None:
+    settings = load(write(TOKENS), {"AINODE_PEERS__CT1__DICOMWEB_TOKEN": "SECRET-from-elsewhere"})
+    assert dicomweb_tokens(settings) == {"CT1": "SECRET-from-elsewhere"}
+    assert "SECRET" not in repr(settings)
+    assert "SECRET" not in repr(peers(settings))
+    assert dicomweb_tokens(load(None, {})) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            "  CT2: {ae_title: CT2, host: ct2, dicomweb_token: SECRET-of-the-scanner}\n",
+            "peers.CT2.dicomweb_token: is the same as peers.CT1.dicomweb_token. Give each its own",
+        ),
+        (
+            "api: {token: SECRET-of-the-scanner}\n",
+            "peers.CT1.dicomweb_token: is the same as api.token. Give each its own",
+        ),
+        ("  CT2: {ae_title: CT2, host: ct2, dicomweb_token: SECRET}\n", "should have at least 16 items"),
+    ],
+)
+def test_tokens_that_tell_nobody_apart_are_refused_without_showing_them(write: Any, more: str, said: str) -> None:
+    told = refusal(write(TOKENS + more))
+    assert said in told
+    assert "SECRET" not in told
+
+
+def test_what_is_refused_when_the_disk_is_full(write: Any) -> None:
+    assert load(write("node: {when_full: refuse_associations}\n"), {}).node.when_full is WhenFull.ASSOCIATIONS
+    assert "refuse_objects" in refusal(write("node: {when_full: nothing}\n"))

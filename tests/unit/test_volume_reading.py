@@ -77,9 +77,10 @@ def test_lossless_syntaxes_give_the_same_volume(tmp_path: Path, syntax: str, mul
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
-def test_big_endian_and_deflated(tmp_path: Path, syntax: str) -> None:
+@pytest.mark.parametrize("multiframe", [False, True])
+def test_big_endian_and_deflated(tmp_path: Path, syntax: str, multiframe: bool) -> None:
     phantom = tiny_phantom()
-    paths = write_series(phantom, tmp_path, SeriesOptions(signed=True))
+    paths = write_series(phantom, tmp_path, SeriesOptions(signed=True, multiframe=multiframe))
 
     def encode(ds: Dataset) -> None:
         if syntax == ExplicitVRBigEndian:
@@ -155,6 +156,12 @@ def test_a_slice_shifted_within_its_plane_is_refused(tmp_path: Path) -> None:
         ("PhotometricInterpretation", "PALETTE COLOR", "not-monochrome"),
         ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7", "not-ct"),
         ("BitsAllocated", 1, "undecodable"),
+        ("BitsAllocated", 12, "undecodable"),  # packed: two samples in three bytes, retired in 2001
+        ("HighBit", 3, "undecodable"),
+        ("NumberOfFrames", 2, "missing-geometry"),
+        ("ModalityLUTSequence", [Dataset()], "modality-lut"),
+        ("ImagePositionPatient", ["1", "2"], "missing-geometry"),
+        ("Rows", 0, "mixed-grids"),
     ],
 )
 def test_one_odd_slice_is_refused(tmp_path: Path, keyword: str, value: object, code: str) -> None:
@@ -251,6 +258,7 @@ def test_a_tilted_stack_keeps_its_grid_and_its_volume(tmp_path: Path) -> None:
     volume = _read(write_series(phantom, tmp_path))
     assert np.allclose(volume.affine, phantom.affine, atol=1e-6)
     assert volume.voxel_ml == pytest.approx(12 * 11 * 9 / 1000)
+    assert volume.spacing == pytest.approx((12, 11, 9))
 
 
 def test_too_much_tilt_is_refused(tmp_path: Path) -> None:

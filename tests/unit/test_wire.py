@@ -1,30 +1,28 @@
 """The upper layer's parser: any bytes at all get an answer of the protocol, and soon.
 
-``AINODE_FUZZ_EXAMPLES=200000 pytest tests/unit/test_wire.py`` runs it for minutes.
+``make fuzz`` looks for minutes.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import socket
 import struct
 import time
+from contextlib import suppress
 from io import BytesIO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom.dsutils import decode
 
-from node.dicom import dimse, wire
-from node.dicom.association import Association, State, Terms
+from node.dicom import wire
+from node.dicom.association import State
 from node.dicom.wire import AbortReason, Closed, Command, ProtocolError, Silent, Wire
 from node.domain.instance import Answer, StoreRequest
 from tests import objects
+from tests.fuzzing import HANG_SECONDS, Failures, associated, fuzz, running, serve
 from tests.rawpeer import associate_rq, command, echo_rq, p_data, pdu, pdv, store_rq
-
-EXAMPLES = int(os.environ.get("AINODE_FUZZ_EXAMPLES", "300"))
 
 
 class Counted:
@@ -46,51 +44,33 @@ class Counted:
         self.ends += 1
 
 
-class Failures(logging.Handler):
-    """What was logged with a traceback: an error that the state machine did not expect."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
-            self.records.append(record)
-
-
-def serve(stream: bytes) -> tuple[list[Counted], bytes]:
-    """Let an association read ``stream`` and then the end; gives its writers and what it answered."""
+def served(stream: bytes) -> tuple[list[Counted], bytes]:
+    """The writers that an association opens for a stream, and what it answers."""
     opened: list[Counted] = []
 
     def begin(request: StoreRequest) -> Counted:
         opened.append(Counted(request))
         return opened[-1]
 
-    terms = Terms(begin, lambda *_: None, lambda *_: None, dimse.SERVICES, artim=5.0, idle=5.0, pdu=5.0)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        theirs = socket.create_connection(server.getsockname())
-        ours, _ = server.accept()
-    with theirs:
-        theirs.sendall(stream)
-        theirs.shutdown(socket.SHUT_WR)
-        association = Association(ours, "127.0.0.1", terms, None)
-        began = time.monotonic()
-        association.run()
-        assert time.monotonic() - began < 4, "the end of the stream ends it, no deadline"
-        assert association.state is State.AWAITING_CLOSE
-        theirs.settimeout(1)
-        answer = b""
-        try:
-            while more := theirs.recv(1 << 16):
-                answer += more
-        except ConnectionResetError:
-            pass
-    return opened, answer
+    return opened, serve(stream, begin)
+
+
+def test_a_peer_that_takes_no_answer_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    association, theirs = associated(Counted, seconds=0.5, buffer=4096)
+    theirs.settimeout(0.1)
+    with theirs, running(association), suppress(ConnectionError):
+        theirs.sendall(associate_rq())
+        requests, at, deadline = p_data(pdv(3, 3, echo_rq())) * 100, 0, time.monotonic() + HANG_SECONDS
+        while association.state is not State.AWAITING_CLOSE:
+            assert time.monotonic() < deadline
+            with suppress(TimeoutError):
+                at = (at + theirs.send(requests[at:])) % len(requests)
+    assert "aborted: the peer takes no answer" in caplog.text
 
 
 def test_a_whole_association() -> None:
     store = p_data(pdv(1, 3, store_rq()), pdv(1, 2, b"data set"))
-    opened, answer = serve(associate_rq() + store + p_data(pdv(3, 3, echo_rq())) + pdu(5, bytes(4)))
+    opened, answer = served(associate_rq() + store + p_data(pdv(3, 3, echo_rq())) + pdu(5, bytes(4)))
     assert [(writer.ends, writer.size) for writer in opened] == [(1, 8)]
     kinds = []
     while answer:
@@ -153,23 +133,15 @@ STREAMS = st.builds(
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:The value length")
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(STREAMS)
+@fuzz(STREAMS)
 def test_any_stream_ends_in_order(stream: bytes) -> None:
-    failures = Failures()
-    logger = logging.getLogger("node.dicom")
-    logger.addHandler(failures)
-    try:
-        opened, answer = serve(stream)
-    finally:
-        logger.removeHandler(failures)
-    assert not failures.records, failures.records[0].getMessage()
+    with Failures():
+        opened, answer = served(stream)
     assert all(writer.ends == 1 for writer in opened), "every object is answered or abandoned, once"
     assert answer[:1] in (b"", b"\2", b"\3", b"\7")
 
 
-@settings(max_examples=EXAMPLES)
-@given(st.binary(max_size=400) | changed(COMMANDS))
+@fuzz(st.binary(max_size=400) | changed(COMMANDS))
 def test_any_bytes_are_a_command_or_a_protocol_error(encoded: bytes) -> None:
     try:
         request = Command(encoded)

@@ -1,0 +1,118 @@
+"""MONAI's detectors as an inferer, and their boxes on the grid of a Volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
+from monai.apps.detection.transforms.dictionary import ConvertBoxModed, ConvertBoxToStandardModed
+from monai.data.box_utils import convert_box_to_standard_mode
+from monai.inferers.inferer import Inferer
+from monai.transforms.compose import Compose
+from numpy.typing import NDArray
+
+from node.domain.volume import Volume
+from pipelines.bundle.place import index_map
+from pipelines.bundle.sidefile import SideFile
+
+if TYPE_CHECKING:
+    from pipelines.bundle.engine import Boxes
+
+
+class DetectorInferer(Inferer):
+    """Runs a detector of MONAI's; for bundles that bring a class of their own for it, by an override of ``inferer``.
+
+    The sliding window is used where the image is larger than one window.
+    """
+
+    def __init__(self, detector: RetinaNetDetector) -> None:
+        super().__init__()
+        self._detector = detector
+
+    def __call__(self, inputs: Any, network: Any, *args: Any, **kwargs: Any) -> Any:
+        """Boxes, labels and scores for each image; ``inputs`` is a list of tensors, (channels, *spatial)."""
+        self._detector.eval()
+        window = getattr(self._detector.inferer, "roi_size", None)
+        larger = window is not None and any(image[0].numel() >= int(np.prod(window)) for image in inputs)
+        return self._detector(inputs, use_inferer=larger)
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """``corners``: (2, 3), lowest and highest corner, in the index of the image that was analysed."""
+
+    corners: NDArray[np.float64]
+    label: int
+    score: float
+
+
+def boxes_of(item: dict[str, Any], postprocessing: Compose | None) -> list[Box]:
+    """The boxes of one image, highest score first.
+
+    Args:
+        item: boxes, labels and scores, by the keys that detectors and bundles use.
+        postprocessing: what was applied to ``item``: it says in which mode the boxes are.
+    """
+    boxes, labels, scores = (_array(item, *names) for names in (("box", "boxes"), ("label", "labels"), _SCORES))
+    if not boxes.size:
+        return []
+    corners = np.asarray(convert_box_to_standard_mode(torch.from_numpy(boxes), mode=_mode(postprocessing)), np.float64)
+    found = [
+        Box(corners[n].reshape(2, 3), int(labels.reshape(-1)[n]), float(scores.reshape(-1)[n]))
+        for n in range(len(corners))
+    ]
+    return sorted(found, key=lambda box: -box.score)
+
+
+_SCORES = ("label_scores", "score", "scores", "box_scores")
+
+
+def _array(item: dict[str, Any], *names: str) -> NDArray[np.float32]:
+    for name in names:
+        if name in item:
+            value = item[name]
+            return np.asarray(value.cpu() if isinstance(value, torch.Tensor) else value, np.float32)
+    return np.zeros(0, np.float32)
+
+
+def _mode(postprocessing: Compose | None) -> Any:
+    mode: Any = "xyzxyz"
+    for transform in postprocessing.transforms if postprocessing is not None else ():
+        if isinstance(transform, ConvertBoxModed):
+            mode = transform.converter.dst_mode
+        elif isinstance(transform, ConvertBoxToStandardModed):
+            mode = "xyzxyz"
+    return mode
+
+
+def on_volume(found: Boxes, volume: Volume, side: SideFile) -> list[tuple[int, float, NDArray[np.bool_]]]:
+    """(label, score, mask) of every box with at least ``side.min_score``, highest score first.
+
+    A voxel belongs to a box when its centre lies in it; a box between centres takes the nearest voxel. The box keeps
+    the directions of the image that was analysed, so on an oblique grid its mask is oblique.
+    """
+    to_image = index_map(found.affine, volume)
+    boxes = boxes_of(found.item, found.postprocessing)
+    return [(box.label, box.score, _mask(box, to_image, volume)) for box in boxes if box.score >= side.min_score]
+
+
+def _mask(box: Box, to_image: NDArray[np.float64], volume: Volume) -> NDArray[np.bool_]:
+    to_volume = np.linalg.inv(to_image)
+    corners = np.array(list(product(*box.corners.T)))
+    around = corners @ to_volume[:3, :3].T + to_volume[:3, 3]
+    shape = np.array(volume.shape)
+    low = np.clip(np.floor(around.min(axis=0)).astype(int), 0, shape - 1)
+    high = np.clip(np.ceil(around.max(axis=0)).astype(int) + 1, low + 1, shape)
+    index = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
+    place = index @ to_image[:3, :3].T + to_image[:3, 3]
+    inside = ((place >= box.corners[0]) & (place <= box.corners[1])).all(axis=-1)
+    mask = np.zeros(volume.shape, np.bool_)
+    mask[tuple(map(slice, low, high))] = inside
+    if not inside.any():
+        centre = to_volume[:3, :3] @ box.corners.mean(axis=0) + to_volume[:3, 3]
+        mask[tuple(np.clip(np.rint(centre).astype(int), 0, shape - 1))] = True
+    return mask

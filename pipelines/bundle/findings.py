@@ -1,0 +1,161 @@
+"""What came out of a bundle, in the words of its side file: labels, boxes and classes become Findings."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node.domain.errors import InvalidModel
+from node.domain.finding import Code, Evaluation, Findings, Measurement, Region
+from node.domain.volume import Volume
+from pipelines.bundle.measure import Mask, measure
+from pipelines.bundle.metadata import DataFormat
+from pipelines.bundle.sidefile import Label, SideFile
+
+_SCHEME = "99AINODE"
+_GENERIC_SITE = Code("38866009", "SCT", "Body part")
+_CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
+_PERCENT = Code("%", "UCUM", "Percent")
+_CLASS = Code("CLASS", _SCHEME, "Classification")
+# Neighbouring numbers get hues far apart: the golden ratio of the colour wheel.
+_HUE_STEP = 0.618034
+
+
+def segmentation(result: NDArray[np.float32], volume: Volume, side: SideFile, data: DataFormat) -> Findings:
+    """Regions of a label map (one channel) or of a multi-channel mask.
+
+    Args:
+        result: (channels, slices, rows, columns) on the grid of ``volume``.
+
+    Raises:
+        InvalidModel: the values are no labels, or one of them has no meaning.
+    """
+    labels = {label.index: label for label in meanings(side, data)}
+    named = [(index, mask) for index, mask in _masks(result, side) if index not in side.ignore]
+    unknown = sorted(index for index, _ in named if index not in labels)
+    if unknown and side.unlisted == "refuse":
+        raise InvalidModel(
+            "ainode.yaml: labels",
+            f"the network gave {', '.join(map(str, unknown[:5]))}, which has no entry",
+            "Add an entry, or add the number to ignore",
+        )
+    found = {index: mask for index, mask in named if index in labels}
+    regions = [_region(label, found[index], volume, side) for index, label in labels.items() if index in found]
+    missing = [label.name for index, label in labels.items() if index not in found]
+    notes = [f"Not found: {', '.join(missing)}."] if missing else []
+    return _findings(volume, side, regions, notes=notes)
+
+
+def detection(boxes: Iterable[tuple[int, float, Mask]], volume: Volume, side: SideFile) -> Findings:
+    """Regions of boxes: (label, score, mask of the box on the grid of ``volume``), highest score first."""
+    labels = {label.index: label for label in side.labels}
+    regions = []
+    for number, (index, score, mask) in enumerate(boxes, start=1):
+        label = labels.get(index)
+        if label is None:
+            fix = "Add an entry with this label"
+            raise InvalidModel("ainode.yaml: labels", f"the detector gave {index}, which has no entry", fix)
+        certainty = Measurement("certainty_percent", _CERTAINTY, 100.0 * score, _PERCENT)
+        numbered = label.model_copy(update={"key": f"{label.key}_{number}", "name": f"{label.name} {number}"})
+        regions.append(_region(numbered, mask, volume, side, certainty))
+    notes = ["Regions are boxes around what was found, not its outline."] if regions else []
+    if not regions:
+        notes.append(f"Nothing was found with a score of at least {side.min_score:g}.")
+    return _findings(volume, side, regions, notes=notes)
+
+
+def classification(scores: NDArray[np.float32], volume: Volume, side: SideFile, data: DataFormat) -> Findings:
+    """Evaluations of class scores, (classes,): each class at or above the threshold, else the highest."""
+    labels = {label.index: label for label in meanings(side, data)}
+    threshold = 0.5 if side.threshold is None else side.threshold
+    chosen = [int(n) for n in np.flatnonzero(scores >= threshold)] or [int(scores.argmax())]
+    question = side.question or _CLASS
+    evaluations = [Evaluation(question, labels[n].type) for n in chosen if n in labels]
+    fractional = not np.isin(scores, (0.0, 1.0)).all()
+    notes = [f"{labels[n].name}: score {scores[n]:.2f}." for n in chosen if n in labels and fractional]
+    if not evaluations:
+        notes.append("No class of those that are reported was found.")
+    return _findings(volume, side, [], evaluations=evaluations, notes=notes)
+
+
+def meanings(side: SideFile, data: DataFormat) -> list[Label]:
+    """The labels of the side file; with ``unlisted: generic`` also the others that ``metadata.json`` names."""
+    if side.unlisted != "generic":
+        return list(side.labels)
+    taken = {label.index for label in side.labels} | set(side.ignore)
+    channels = side.labels[0].label is None
+    generic = [
+        Label(
+            label=None if channels else index,
+            channel=index if channels else None,
+            key=f"output_{index}",
+            name=f"{name[:50]} (not coded)",
+            type=Code(f"OUTPUT-{index}", _SCHEME, name[:64]),
+        )
+        for index, name in sorted(data.meanings.items())
+        if index not in taken
+    ]
+    return [*side.labels, *generic]
+
+
+def _masks(result: NDArray[np.float32], side: SideFile) -> Iterator[tuple[int, Mask]]:
+    """(number, mask) of every label or channel that has voxels."""
+    whole = bool((result == np.rint(result)).all())
+    if side.threshold is None and not whole:
+        raise InvalidModel(
+            "ainode.yaml: threshold",
+            f"the post-processing leaves fractions from {result.min():.3g} to {result.max():.3g}",
+            "Write the threshold from which a voxel belongs to its channel",
+        )
+    if side.labels[0].channel is None:
+        if len(result) != 1:
+            fix = "Write channel instead of label"
+            raise InvalidModel("ainode.yaml: labels", f"the result has {len(result)} channels, no label map", fix)
+        yield from ((int(n), result[0] == n) for n in np.unique(result[0]) if n != 0)
+        return
+    for n, channel in enumerate(result):
+        mask = channel >= (0.5 if side.threshold is None else side.threshold)
+        if mask.any():
+            yield n, mask
+
+
+def _region(label: Label, mask: Mask, volume: Volume, side: SideFile, *more: Measurement) -> Region:
+    wanted = side.measure if label.measure is None else label.measure
+    return Region(
+        key=label.key,
+        label=label.name,
+        mask=mask,
+        category=label.category,
+        type=label.type,
+        site=label.site or (label.type if label.type.scheme == "SCT" else _GENERIC_SITE),
+        laterality=label.laterality,
+        colour=label.colour or _colour(label.index),
+        measurements=(*more, *measure(wanted, mask, volume)),
+    )
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(index * _HUE_STEP % 1.0, 0.65, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _findings(
+    volume: Volume,
+    side: SideFile,
+    regions: Sequence[Region],
+    *,
+    evaluations: Sequence[Evaluation] = (),
+    notes: Sequence[str],
+) -> Findings:
+    return Findings(
+        volume=volume,
+        procedure=side.procedure,
+        regions=tuple(regions),
+        evaluations=tuple(evaluations),
+        window=side.window,
+        title=side.title,
+        notes=(*side.notes, *notes),
+    )
