@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pynetdicom import build_context
+from pynetdicom import build_context, evt
 
+from node.dicom.associate import associate
 from node.dicom.scp import StorageSCP
 from node.dicom.scu import StorageSender
 from node.dicom.send_dir import Sent, collect, send_files

@@ -8,20 +8,26 @@ const texts = (page, selector) => page.locator(selector).allInnerTexts();
 
 async function main() {
   const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
-  const page = await browser.newPage({ viewport: { width: 1280, height: 1000 }, colorScheme: "light" });
-  const seen = { errors: [], foreign: [], overflow: {} };
-  page.on("pageerror", (error) => seen.errors.push(String(error)));
-  page.on("console", (message) => { if (message.type() === "error") seen.errors.push(message.text()); });
-  page.on("request", (request) => { if (!request.url().startsWith(url)) seen.foreign.push(request.url()); });
+  const seen = { errors: [], errorsOfWrongToken: [], foreign: [], overflow: {} };
+  const open = async (errors) => {
+    const page = await browser.newPage({ viewport: { width: 1280, height: 1000 }, colorScheme: "light" });
+    page.on("pageerror", (error) => errors.push(String(error)));
+    page.on("console", (message) => { if (message.type() === "error") errors.push(message.text()); });
+    page.on("request", (request) => { if (!request.url().startsWith(url)) seen.foreign.push(request.url()); });
+    await page.goto(url);
+    return page;
+  };
 
-  await page.goto(url);
-  await page.fill("#token", "wrong");
-  await page.click("#sign-in button");
-  await page.waitForSelector("#message:not([hidden])");
-  seen.refused = await page.innerText("#message");
-  seen.hiddenBefore = await page.locator("#content").isHidden();
-  seen.errorsOfWrongToken = seen.errors.splice(0);
+  // A page of its own: the browser tells of the refused requests whenever it likes, also after the message is shown.
+  const refused = await open(seen.errorsOfWrongToken);
+  await refused.fill("#token", "wrong");
+  await refused.click("#sign-in button");
+  await refused.waitForSelector("#message:not([hidden])");
+  seen.refused = await refused.innerText("#message");
+  seen.hiddenBefore = await refused.locator("#content").isHidden();
+  await refused.close();
 
+  const page = await open(seen.errors);
   await page.fill("#token", token);
   await page.click("#sign-in button");
   await page.waitForSelector("#studies tbody tr");
