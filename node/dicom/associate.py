@@ -76,7 +76,7 @@ def associate(
         keep_answers(association)
         return association
     if rejections:
-        # Not from its state: where the answer is quicker than its own threads, pynetdicom takes it for a lost connection.
+        # Not from its state: an answer quicker than its own threads looks to pynetdicom like a lost connection.
         answer = rejections[0].to_primitive()
         raise PeerUnreachable(f"{name_of(peer)}: rejected the association: {answer.reason_str} ({answer.result_str})")
     raise PeerUnreachable(f"{name_of(peer)}: {_why(peer, context, connected=bool(opened))}")
