@@ -156,6 +156,11 @@ class DeliveryOut(Schema):
     delivered_at: datetime | None
     status: Annotated[int | None, Field(description="The peer's last C-STORE status (PS3.4 B.2.3).")]
     reason: str | None
+    priority: Annotated[Priority, Field(description="0 routine, 1 high, 2 STAT: the most urgent is sent first.")]
+    closes: Annotated[bool, Field(description="It ties the others of its job together and goes after them.")]
+    verify_at: Annotated[datetime | None, Field(description="When the peer is asked (again) whether it has it.")]
+    transaction_uid: Annotated[str | None, Field(description="The storage commitment that was asked for it.")]
+    missing: Annotated[int, Field(description="How often the peer had answered with success and did not have it.")]
 
 
 class DecisionOut(Schema):

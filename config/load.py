@@ -10,7 +10,8 @@ from typing import cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.settings import ConditionSettings, PeerSettings, RouteSettings, Settings
+from config.neighbours import PeerSettings
+from config.settings import ConditionSettings, RouteSettings, Settings
 from config.source import CONFIG_VARIABLE, Location, override, read_file
 from config.values import Problem, did_you_mean
 

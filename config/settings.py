@@ -11,9 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from config import certificates
+from config.neighbours import PeerSettings
+from config.section import Section
 from config.values import (
     CIDR,
     AETitle,
@@ -27,11 +29,9 @@ from config.values import (
     Number,
     OneOrMore,
     Pattern,
-    Port,
     Positive,
     Problem,
     Secret,
-    Subject,
     Text,
     Token,
     Words,
@@ -42,12 +42,6 @@ from node.domain.model import Qualification
 from node.domain.peer import Peer
 from node.domain.priority import Priority
 from node.domain.route import Condition, Operator, Route
-
-
-class Section(BaseModel):
-    """Frozen, and refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Sync(StrEnum):
@@ -136,34 +130,6 @@ class DatabaseSettings(Section):
     """An SQLAlchemy URL, or None for SQLite in the data directory (see ``database_url``)."""
 
     url: DatabaseURL | None = None
-
-
-class PeerSettings(Section):
-    """One DICOM neighbour. ``max_pdu`` in bytes. Whoever shows ``dicomweb_token`` stores as this peer by STOW-RS."""
-
-    ae_title: AETitle
-    host: Text
-    port: Port | None = None
-    receive: bool = False
-    send: bool = False
-    query: bool = False
-    quiet_seconds: Positive | None = None
-    max_pdu: Annotated[int, Field(ge=4096)] = 131072
-    timeout_seconds: Positive = 30
-    networks: OneOrMore[CIDR] = ()
-    certificate_subjects: OneOrMore[Subject] = ()
-    max_associations: Count | None = None
-    tls: bool = False
-    dicomweb_token: Token | None = None
-
-    @model_validator(mode="after")
-    def _what_is_called_needs_a_port(self) -> Self:
-        for name, wanted in (("send", self.send), ("query", self.query)):
-            if wanted and self.port is None:
-                raise refuse(
-                    Problem((), f"{name} is true but there is no port", "Add the port that this peer listens on")
-                )
-        return self
 
 
 class ConditionSettings(Section):

@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from config.settings import PeerSettings, Section, Settings
+from config.neighbours import PeerSettings
+from config.section import Section
+from config.settings import Settings
 from config.values import Problem, did_you_mean
 from node.domain.errors import InvalidSettings
 

@@ -20,14 +20,23 @@ from dicom_sr import capture, report, segmentation
 from dicom_sr.header import identity, normalised, planes, stamp
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
-from node.domain.job import Provenance, ResultFile
+from node.domain.job import Provenance, ResultFile, ResultReference
+from node.domain.profile import FULL, Profile
 
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 _FIRST_SERIES_NUMBER = 900
 _SHARED_BYTES = 1 << 16  # a longer element is pixel data, which belongs to one object
 
 
-def compose(provenance: Provenance, findings: Findings, headers: Sequence[Dataset]) -> list[Dataset]:
+def compose(
+    provenance: Provenance,
+    findings: Findings,
+    headers: Sequence[Dataset],
+    profile: Profile = FULL,
+    *,
+    supersedes: Sequence[ResultReference] = (),
+    identified: Dataset | None = None,
+) -> list[Dataset]:
     """The result objects of a job, in sending order: SEG, secondary captures, SR last.
 
     Every UID derives from the job, so a job that runs twice gives the same objects.
@@ -35,13 +44,16 @@ def compose(provenance: Provenance, findings: Findings, headers: Sequence[Datase
     Args:
         headers: ``headers[k]`` is the data set, without pixel data, of the instance behind
             ``findings.volume.sources[k]``; for a multi-frame instance several k share one.
+        profile: which objects, and how they are written.
+        supersedes: the results that these replace, the earlier SR last.
+        identified: whose patient and study the results carry; None is the first of ``headers``.
 
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
     volume = findings.volume
     places = planes(volume, list(headers))
-    who = identity(headers[0])
+    who = identity(headers[0] if identified is None else identified)
     copies: dict[int, Dataset] = {}
     for header in headers:
         if id(header) not in copies:

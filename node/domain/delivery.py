@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from node.domain.priority import Priority
+
 
 class DeliveryState(StrEnum):
     """Where a delivery stands. ``DELIVERED`` is the peer's word, ``COMMITTED`` was verified."""
@@ -28,6 +30,8 @@ class DeliveryStep(StrEnum):
     LEASE_EXPIRED = "lease expired"
     REJECT = "reject"
     REQUEUE = "requeue"
+    MISSING = "missing"  # delivered, and the peer does not have it
+    GIVE_UP = "give up"  # delivered again and again, and never verified
 
 
 DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
@@ -38,7 +42,11 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
         DeliveryStep.LEASE_EXPIRED: DeliveryState.PENDING,
         DeliveryStep.REJECT: DeliveryState.DEAD,
     },
-    DeliveryState.DELIVERED: {DeliveryStep.COMMIT: DeliveryState.COMMITTED},
+    DeliveryState.DELIVERED: {
+        DeliveryStep.COMMIT: DeliveryState.COMMITTED,
+        DeliveryStep.MISSING: DeliveryState.PENDING,
+        DeliveryStep.GIVE_UP: DeliveryState.DEAD,
+    },
     DeliveryState.COMMITTED: {},
     DeliveryState.DEAD: {DeliveryStep.REQUEUE: DeliveryState.PENDING},
 }
@@ -49,7 +57,10 @@ class Delivery:
     """One row of the outbox.
 
     ``position`` orders the instances of one job: what others refer to goes first, the SR last. ``status`` is the
-    peer's last C-STORE status, None before the first answer.
+    peer's last C-STORE status, None before the first answer. ``closes``: the one that ties the others of its job
+    together and goes after them, the SR. ``verify_at`` is when a delivered one is looked for (again), None where the
+    peer's word is enough; ``transaction_uid`` is the storage commitment that was asked for it, ``missing`` is how often
+    it was found not to be there.
     """
 
     id: int
@@ -70,6 +81,11 @@ class Delivery:
     delivered_at: datetime | None = None
     status: int | None = None
     reason: str | None = None
+    priority: Priority = Priority.ROUTINE
+    closes: bool = False
+    verify_at: datetime | None = None
+    transaction_uid: str | None = None
+    missing: int = 0
 
 
 class Verdict(StrEnum):

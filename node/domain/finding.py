@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,60 @@ class Region:
     in_segmentation: bool = True
 
 
+class Shape(StrEnum):
+    """What the points of a `Mark` mean."""
+
+    POINT = "point"  # one
+    POLYLINE = "polyline"  # an open line through them, on one slice
+    POLYGON = "polygon"  # a closed outline through them, on one slice; the first is not repeated
+    BOX = "box"  # two opposite corners, along the axes of the grid; through several slices where they differ
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """A place that is no region: a point, a line, an outline or a box, and what is said of it.
+
+    ``points``: (n, 3) indices (slice, row, column) from the centre of the first voxel, as ``Volume.affine`` takes them;
+    a box's corners lie on the outer edges of its voxels, so that one voxel is a box from k - 0.5 to k + 0.5.
+    ``confidence``: 0 to 1. ``colour`` is sRGB, 0 to 255.
+    """
+
+    key: str
+    label: str
+    shape: Shape
+    points: NDArray[np.float64]
+    type: Code
+    site: Code
+    laterality: Code | None = None
+    category: Code | None = None
+    confidence: float | None = None
+    colour: tuple[int, int, int] = (255, 220, 90)
+    measurements: tuple[Measurement, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """A number for every voxel: a probability, or where a network looked (Grad-CAM).
+
+    ``values``: (slices, rows, columns), float32, on the grid of the volume, in ``unit``. ``shown`` is the range of
+    values that pictures show, its lower end transparent.
+    """
+
+    key: str
+    label: str
+    values: NDArray[np.float32]
+    quantity: Code
+    unit: Code
+    shown: tuple[float, float] = (0.0, 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """Everything that one run says about one volume.
 
-    ``procedure`` is the imaging procedure reported (CID 100), ``evaluations`` are statements about the whole study,
-    ``window`` is (centre, width) for pictures of this anatomy, ``notes`` are sentences for the report and
+    ``procedure`` is the imaging procedure reported (CID 100), ``evaluations`` and ``measurements`` are about the whole
+    study, ``window`` is (centre, width) for pictures of this anatomy, ``notes`` are sentences for the report and
     ``also_read`` the instances that were read beside those of ``volume``.
     """
 
@@ -83,6 +132,9 @@ class Findings:
     notes: tuple[str, ...] = ()
     series_notes: tuple[tuple[str, str], ...] = field(default=())
     also_read: tuple[SliceSource, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    maps: tuple[Map, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The numbers and statements as JSON types: for the job row, the CLI and the API."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from node.domain.model import ModelVersion, Qualification
 from node.domain.priority import Priority
+from node.domain.profile import FULL, Profile
 from node.domain.study import StudyContent
 
 
@@ -119,10 +120,23 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class ResultReference:
+    """A result that left the node."""
+
+    study_uid: str
+    series_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
 class JobInput:
     """All that a worker needs: no database session, no credentials.
 
     ``version_dir`` is where a registered version lies, None for an installed one; ``trust_code`` allows its own code.
+    The results are written once for each of ``profiles``. ``supersedes`` are, by name of the profile, the results that
+    these replace, the earlier SR last. ``identity`` is a later header of an instance that was read, whose patient and
+    study are to be believed instead.
     """
 
     provenance: Provenance
@@ -131,6 +145,9 @@ class JobInput:
     out_dir: Path
     version_dir: Path | None = None
     trust_code: bool = False
+    profiles: tuple[Profile, ...] = (FULL,)
+    supersedes: Mapping[str, tuple[ResultReference, ...]] = field(default_factory=dict)
+    identity: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,7 @@ class ResultFile:
     digest: str
     size: int
     path: Path
+    profile: str = FULL.name
 
 
 class Outcome(StrEnum):

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+
+class Verify(StrEnum):
+    """How we make sure that a peer has what it answered with success."""
+
+    NONE = "none"
+    COMMITMENT = "commitment"  # it takes the responsibility: storage commitment (PS3.4 annex J)
+    QUERY = "query"  # it lists the instance: C-FIND, or QIDO-RS of a peer that is sent to by DICOMweb
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,9 @@ class Peer:
     that this peer sends. ``networks`` are where it may call from; empty is the addresses of ``host`` alone.
     ``certificate_subjects`` (RFC 4514, for instance ``CN=CT1,O=Hospital``) are whose certificates it may show; empty
     is any that the CA signed. ``max_associations`` is how many it may hold with us at once. ``tls``: we call it by TLS.
-    ``query``: we may ask it by C-FIND how many instances a study has.
+    ``query``: we may ask it by C-FIND how many instances a study has. ``profile`` names what it gets of a result;
+    ``associations`` is how many are sent over at once. What was delivered is verified by ``verify``; what is not within
+    ``verify_seconds`` is sent again.
     """
 
     name: str
@@ -34,3 +45,7 @@ class Peer:
     certificate_subjects: tuple[str, ...] = ()
     max_associations: int | None = None
     tls: bool = False
+    profile: str = "full"
+    associations: int = 1
+    verify: Verify = Verify.NONE
+    verify_seconds: float = 3600.0

@@ -34,6 +34,10 @@ class Volume:
     where a gantry was tilted they are shifted evenly within their planes, and the affine is sheared.
     ``sources[k]`` is the instance (and frame) behind ``voxels[k]``.
 
+    ``in_patient`` is False for images that have no place in the patient, a radiograph or an angiogram: the affine then
+    maps to mm (or pixels, where the image has no spacing) within the image, slices are its frames, and
+    ``frame_of_reference_uid`` is empty.
+
     Raises:
         Refused: shapes, spacing or orientation do not make a volume.
     """
@@ -44,6 +48,7 @@ class Volume:
     series_uid: str
     frame_of_reference_uid: str
     unit: str = "HU"
+    in_patient: bool = True
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3 or min(self.voxels.shape) < 1:

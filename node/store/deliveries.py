@@ -10,12 +10,13 @@ from sqlmodel import Session, col, func, select, update
 
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
+from node.domain.priority import Priority
 from node.store.rows import build, run, values
 from node.store.tables import DeliveryRow
 
 
 def _delivery(row: DeliveryRow) -> Delivery:
-    return build(Delivery, row, state=DeliveryState(row.state))
+    return build(Delivery, row, state=DeliveryState(row.state), priority=Priority(row.priority))
 
 
 class DeliveryRepository:

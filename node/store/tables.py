@@ -129,6 +129,7 @@ class DeliveryRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_delivery_due", "peer", "state", "not_before"),
         Index("ux_delivery", "sop_instance_uid", "peer", unique=True),
+        Index("ix_delivery_verify", "peer", "state", "verify_at"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -149,6 +150,11 @@ class DeliveryRow(SQLModel, table=True):
     delivered_at: datetime | None = _time(nullable=True)
     status: int | None = Field(default=None, sa_column=Column(Integer, nullable=True))
     reason: str | None = _text()
+    priority: int = 0
+    closes: bool = False
+    verify_at: datetime | None = _time(nullable=True)
+    transaction_uid: str | None = Field(default=None, index=True)
+    missing: int = 0
 
 
 class EventRow(SQLModel, table=True):
