@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from node.domain.rollout import Rollout
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.domain.trial import Trial, TrialInput, TrialOutput
+from node.domain.verification import Wanted
 
 
 class Clock(Protocol):
@@ -128,6 +129,26 @@ class Deliveries(Protocol):
 
     def oldest_pending(self) -> dict[str, datetime]:
         """By peer."""
+        ...
+
+    def to_verify(self, peer: str, now: datetime, *, limit: int, lock: bool = False) -> list[Delivery]:
+        """What was delivered and is due to be looked for, the oldest job first; locked, what others have is left."""
+        ...
+
+    def unsent_jobs(self, peer: str, job_ids: Collection[str]) -> set[str]:
+        """Those of some jobs that still owe the peer an instance."""
+        ...
+
+    def held(self, delivery_ids: Iterable[int]) -> list[Delivery]:
+        """Some rows, which nobody else changes before this transaction ends."""
+        ...
+
+    def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
+        ...
+
+    def unverified(self) -> dict[str, tuple[int, datetime]]:
+        """By peer, how many delivered instances are to be verified, and when the one that waits longest was sent."""
         ...
 
 
@@ -381,6 +402,19 @@ class Sender(Protocol):
 
     def echo(self, peer: Peer) -> None:
         """C-ECHO. Raises ``PeerUnreachable``."""
+        ...
+
+
+class Verifier(Protocol):
+    """Looks for instances at a peer."""
+
+    def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
+        """The SOPInstanceUIDs of those that the peer lists.
+
+        Raises:
+            PeerUnreachable: it cannot be asked now.
+            Rejected: it refuses the query; says why.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from node.domain.errors import PeerUnreachable
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
 from node.domain.trial import TrialInput, TrialOutput
+from node.domain.verification import Wanted
 
 
 class FakeClock:
@@ -51,6 +52,21 @@ class FakeSender:
     def echo(self, peer: Peer) -> None:
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
+
+
+class FakeVerifier:
+    """A peer that lists what it is told to hold; ``refuses`` is an error that it answers with."""
+
+    def __init__(self, *held: str) -> None:
+        self.holds = set(held)
+        self.refuses: Exception | None = None
+        self.asked: list[tuple[str, ...]] = []
+
+    def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
+        self.asked.append(tuple(each.sop_instance_uid for each in wanted))
+        if self.refuses is not None:
+            raise self.refuses
+        return {each.sop_instance_uid for each in wanted} & self.holds
 
 
 def _passes(trial: TrialInput) -> TrialOutput:

@@ -15,6 +15,7 @@ from node.domain.route import Condition, Operator, Route
 from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
+from node.ports import Verifier
 from node.services.assemble import Assemble
 from node.services.beside import Beside
 from node.services.deliver import Deliver
@@ -25,7 +26,9 @@ from node.services.models import Models
 from node.services.oversight import Oversight
 from node.services.register import Register
 from node.services.replay import Replay
+from node.services.requeue import Requeue
 from node.services.rollout import Rollouts
+from node.services.verify import Patience, VerifyByQuery
 from node.services.work import Work
 from node.store.database import Database
 from tests.fakes import FakeClock, FakeEngine, FakeSender
@@ -79,6 +82,7 @@ class House:
         )
         self.register = Register(self.clock, ModelFiles(root, max_bytes=1 << 20), self.models)
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
+        self.requeue = Requeue(self.database.write, self.clock)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
@@ -139,14 +143,14 @@ class House:
             stopping=lambda: stopping,
         )
 
-    def outbox(self, *, batch: int = 500) -> Deliver:
-        """The outbox of PACS."""
+    def outbox(self, *, batch: int = 500, peer: Peer = PACS) -> Deliver:
+        """The outbox of one peer."""
         return Deliver(
             self.database.write,
             self.clock,
             self.files,
             self.sender,
-            PACS,
+            peer,
             owner="here/1/1",
             lease=LEASE,
             retry=RETRY,
@@ -155,8 +159,22 @@ class House:
             batch=batch,
         )
 
+    def by_query(self, verifier: Verifier, peer: Peer) -> VerifyByQuery:
+        """What looks for the results at a peer that answers queries."""
+        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, patience(peer))
+
     def close(self) -> None:
         self.database.close()
+
+
+def patience(peer: Peer) -> Patience:
+    """How long the house waits for a peer."""
+    return Patience(
+        retry=RETRY,
+        retry_max=timedelta(seconds=600),
+        within=timedelta(seconds=peer.verify_seconds),
+        give_up=timedelta(days=7),
+    )
 
 
 def part10_head(sop_class_uid: str, uid: str) -> bytes:
