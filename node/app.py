@@ -22,6 +22,7 @@ from config.settings import Sync, dicomweb_tokens
 from node import served
 from node.core import Core
 from node.dicom.query import related_instances
+from node.dicom.request_commitment import StorageCommitmentSCU
 from node.dicom.scu import StorageSender
 from node.dicom.verifier import QueryVerifier
 from node.domain.errors import InvalidSettings
@@ -37,8 +38,9 @@ from node.services.dispatch import Dispatch
 from node.services.evidence import Evidence
 from node.services.inbox import Inbox
 from node.services.recover import Recover
+from node.services.request_commitment import RequestCommitments
 from node.services.stow import Stow
-from node.services.verify import Patience, VerifyByQuery
+from node.services.verify import VerifyByQuery
 from node.stopping import Stop
 from node.workers.supervise import Supervised
 from pipelines.registry import model_version
@@ -223,16 +225,15 @@ def couriers(core: Core, ticker: Ticker) -> None:
 
 def verifiers(core: Core, ticker: Ticker) -> None:
     """For every peer that verifies, a look for what it was sent, on its own tick."""
-    deliver = core.settings.deliver
-    verifier = QueryVerifier(core.settings.node.ae_title, core.tls)
+    node, database, patience = core.settings.node, core.database, served.patience(core)
+    query, commitment = QueryVerifier(node.ae_title, core.tls), StorageCommitmentSCU(node.ae_title, core.tls)
+    reports = served.take_reports(core)
     for peer in verified(core):
-        patience = Patience(
-            retry=timedelta(seconds=deliver.retry_seconds),
-            retry_max=timedelta(seconds=deliver.retry_max_seconds),
-            within=timedelta(seconds=peer.verify_seconds),
-            give_up=timedelta(days=deliver.give_up_days),
-        )
-        look = VerifyByQuery(core.database.write, core.database.read, core.clock, verifier, peer, patience)
+        look: VerifyByQuery | RequestCommitments
+        if peer.verify is Verify.QUERY:
+            look = VerifyByQuery(database.write, database.read, core.clock, query, peer, patience)
+        else:
+            look = RequestCommitments(database.write, database.read, core.clock, commitment, reports, peer, patience)
         ticker.every(_TICK, f"verify at {peer.name}", look.verify)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from node.domain.audit import AuditEntry
-from node.domain.commitment import Commitment, CommitmentState
+from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.comparison import Comparison
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
@@ -23,7 +23,7 @@ from node.domain.rollout import Rollout
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.domain.trial import Trial, TrialInput, TrialOutput
-from node.domain.verification import Wanted
+from node.domain.verification import AskedCommitment, CommitmentReport, Wanted
 
 
 class Clock(Protocol):
@@ -182,6 +182,15 @@ class Commitments(Protocol):
     def counts(self) -> dict[CommitmentState, int]: ...
 
 
+class AskedCommitments(Protocol):
+    """Storage commitments that we ask peers for."""
+
+    def add(self, asked: AskedCommitment) -> None: ...
+    def get(self, transaction_uid: str) -> AskedCommitment | None: ...
+    def accepted(self, transaction_uid: str, at: datetime) -> None: ...
+    def reported(self, transaction_uid: str, at: datetime) -> None: ...
+
+
 class Manifests(Protocol):
     """What peers say that studies consist of."""
 
@@ -287,6 +296,8 @@ class UnitOfWork(Protocol):
     def deliveries(self) -> Deliveries: ...
     @property
     def commitments(self) -> Commitments: ...
+    @property
+    def asked_commitments(self) -> AskedCommitments: ...
     @property
     def manifests(self) -> Manifests: ...
     @property
@@ -414,6 +425,30 @@ class Verifier(Protocol):
         Raises:
             PeerUnreachable: it cannot be asked now.
             Rejected: it refuses the query; says why.
+        """
+        ...
+
+
+class CommitmentRequester(Protocol):
+    """Asks a peer for storage commitment (PS3.4 annex J)."""
+
+    def request(
+        self,
+        peer: Peer,
+        transactions: Mapping[str, Sequence[Reference]],
+        answered: Callable[[str, int, str], None],
+        reported: Callable[[str, CommitmentReport], None],
+    ) -> None:
+        """Ask for each of some transactions, over one association, which is then held for a moment for their reports.
+
+        Args:
+            transactions: what is to be committed to, by TransactionUID.
+            answered: is told TransactionUID, status and comment after each answer.
+            reported: is told the AE title and the report, before that is answered; raises ``InvalidRequest`` to refuse.
+
+        Raises:
+            PeerUnreachable: no association, or it broke; what was answered until then stands.
+            Rejected: the peer does not offer storage commitment.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from node.domain.route import Condition, Operator, Route
 from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
-from node.ports import Verifier
+from node.ports import CommitmentRequester, Verifier
 from node.services.assemble import Assemble
 from node.services.beside import Beside
 from node.services.deliver import Deliver
@@ -26,6 +27,7 @@ from node.services.models import Models
 from node.services.oversight import Oversight
 from node.services.register import Register
 from node.services.replay import Replay
+from node.services.request_commitment import RequestCommitments, TakeReports
 from node.services.requeue import Requeue
 from node.services.rollout import Rollouts
 from node.services.verify import Patience, VerifyByQuery
@@ -83,6 +85,7 @@ class House:
         self.register = Register(self.clock, ModelFiles(root, max_bytes=1 << 20), self.models)
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
         self.requeue = Requeue(self.database.write, self.clock)
+        self.take_reports = TakeReports(self.database.write, self.clock, PATIENCE)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
@@ -103,6 +106,14 @@ class House:
         self.dispatch.route()
         with self.database.read() as tx:
             return tx.jobs.latest()[0]
+
+    def job_of_another_study(self) -> None:
+        """Study 1.9, whose job has one result, 2.25.91."""
+        self.assemble.index([self.receive("1.9.3.1", study="1.9", series="1.9.3")])
+        self.clock.tick(11)
+        self.assemble.settle()
+        self.dispatch.route()
+        self.worker(lambda job: succeed(job, results=1, prefix="9")).work()
 
     def worker(self, run: Callable[[JobInput], JobOutput], *, stopping: bool = False, attempts: int = 3) -> Work:
         """A worker whose engine is a function."""
@@ -161,20 +172,27 @@ class House:
 
     def by_query(self, verifier: Verifier, peer: Peer) -> VerifyByQuery:
         """What looks for the results at a peer that answers queries."""
-        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, patience(peer))
+        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, PATIENCE)
+
+    def by_commitment(self, requester: CommitmentRequester, peer: Peer) -> RequestCommitments:
+        """What asks a peer to commit to the results; its transactions are 2.25.1001, 2.25.1002, …"""
+        numbers = itertools.count(1001)
+        return RequestCommitments(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            requester,
+            self.take_reports,
+            peer,
+            PATIENCE,
+            new_uid=lambda: f"2.25.{next(numbers)}",
+        )
 
     def close(self) -> None:
         self.database.close()
 
 
-def patience(peer: Peer) -> Patience:
-    """How long the house waits for a peer."""
-    return Patience(
-        retry=RETRY,
-        retry_max=timedelta(seconds=600),
-        within=timedelta(seconds=peer.verify_seconds),
-        give_up=timedelta(days=7),
-    )
+PATIENCE = Patience(RETRY, timedelta(seconds=600), timedelta(days=7))
 
 
 def part10_head(sop_class_uid: str, uid: str) -> bytes:

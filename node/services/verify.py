@@ -30,13 +30,12 @@ _AT_ONCE = 1000
 class Patience:
     """How long a peer is waited for.
 
-    ``retry`` and ``retry_max`` are the first and the longest pause before it is asked again, ``within`` is how long
-    after it was delivered an instance may be missing, ``give_up`` how long one is kept that nobody can be asked about.
+    ``retry`` and ``retry_max`` are the first and the longest pause before it is asked again, ``give_up`` is how long an
+    instance is kept that it cannot be asked about.
     """
 
     retry: timedelta
     retry_max: timedelta
-    within: timedelta
     give_up: timedelta
 
 
@@ -115,12 +114,13 @@ class VerifyByQuery:
 
     def _not_there(self, tx: UnitOfWork, delivery: Delivery, now: datetime) -> None:
         patience, delivered_at = self._patience, delivery.delivered_at or now
-        if now - delivered_at >= patience.within:
-            send_again(tx, delivery, now, f"not listed by the peer {patience.within} after it was delivered", patience)
+        within = timedelta(seconds=self._peer.verify_seconds)
+        if now - delivered_at >= within:
+            send_again(tx, delivery, now, f"not listed by the peer {within} after it was delivered", patience)
         else:
             at = next_look(delivered_at, now, base=patience.retry, cap=patience.retry_max)
             tx.deliveries.look_again(
-                [delivery], verify_at=min(at, delivered_at + patience.within), reason="the peer does not list it yet"
+                [delivery], verify_at=min(at, delivered_at + within), reason="the peer does not list it yet"
             )
 
 

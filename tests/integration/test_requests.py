@@ -18,6 +18,7 @@ from pynetdicom.dsutils import encode
 from node.dicom import dimse
 from node.dicom.announcements import instance_availability, procedure_step
 from node.dicom.commitment import commitment, report_there, reports_here
+from node.dicom.request_commitment import taken
 from node.dicom.scp import StorageSCP
 from node.dicom.tls import Certificates
 from node.domain.commitment import Commitment, CommitmentState, Reference
@@ -64,7 +65,7 @@ class Node:
             begin=receive.begin,
             services={
                 **dimse.SERVICES,
-                STORAGE_COMMITMENT: commitment(AskCommitment(write, clock).ask),
+                STORAGE_COMMITMENT: commitment(AskCommitment(write, clock).ask, taken(house.take_reports.take)),
                 PROCEDURE_STEP: procedure_step(announce),
                 INSTANCE_AVAILABILITY: instance_availability(announce),
             },
