@@ -85,6 +85,7 @@ class House:
         self.register = Register(self.clock, ModelFiles(root, max_bytes=1 << 20), self.models)
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
         self.requeue = Requeue(self.database.write, self.clock)
+        self._transactions = itertools.count(1001)
         self.take_reports = TakeReports(self.database.write, self.clock, PATIENCE)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
@@ -176,7 +177,6 @@ class House:
 
     def by_commitment(self, requester: CommitmentRequester, peer: Peer) -> RequestCommitments:
         """What asks a peer to commit to the results; its transactions are 2.25.1001, 2.25.1002, …"""
-        numbers = itertools.count(1001)
         return RequestCommitments(
             self.database.write,
             self.database.read,
@@ -185,7 +185,7 @@ class House:
             self.take_reports,
             peer,
             PATIENCE,
-            new_uid=lambda: f"2.25.{next(numbers)}",
+            new_uid=lambda: f"2.25.{next(self._transactions)}",
         )
 
     def close(self) -> None:

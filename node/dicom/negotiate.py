@@ -15,7 +15,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
 )
-from pynetdicom.presentation import build_context, negotiate_unrestricted
+from pynetdicom.presentation import build_context, build_role, negotiate_unrestricted
 
 from node.dicom import wire
 from node.dicom.admission import Rejection
@@ -105,12 +105,12 @@ def agree(asked: Proposal, services: Collection[str], *, may_store: bool = True)
         user = asked.pdu.user_information
         roles = {uid: (role.scu_role, role.scp_role) for uid, role in user.role_selection.items()}
         results, replies = negotiate_unrestricted(
-            request.presentation_context_definition_list, [_served(uid) for uid in services], roles
+            request.presentation_context_definition_list, [build_context(uid, _UNCOMPRESSED) for uid in services], roles
         )
         for context in results:
             if not may_store and context.abstract_syntax not in services and context.result == _ACCEPTED:
                 context.result = _REFUSED
-        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies])
+        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies, *_either_role(roles)])
         accepted: dict[int, Context] = {
             context.context_id or 0: Context(
                 abstract_syntax=str(context.abstract_syntax),
@@ -125,11 +125,13 @@ def agree(asked: Proposal, services: Collection[str], *, may_store: bool = True)
         raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ: {error!r}") from error
 
 
-def _served(abstract_syntax: str) -> Any:
-    context = build_context(abstract_syntax, _UNCOMPRESSED)
-    if abstract_syntax in _EITHER_ROLE:
-        context.scu_role = context.scp_role = True
-    return context
+def _either_role(roles: Mapping[str, tuple[int, int]]) -> list[Any]:
+    """What is proposed where either role will do (PS3.7 D.3.3.4); pynetdicom answers for storage alone."""
+    return [
+        build_role(uid, scu_role=bool(scu), scp_role=bool(scp))
+        for uid, (scu, scp) in roles.items()
+        if uid in _EITHER_ROLE
+    ]
 
 
 def _ourselves() -> list[Any]:
