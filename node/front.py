@@ -72,6 +72,12 @@ def new_scp(
 ) -> StorageSCP:
     """The Storage SCP of this process; ``listener`` as in ``StorageSCP``."""
     node = core.settings.node
+    admission = Admission(
+        node.ae_title,
+        core.peers.values(),
+        accept_unknown=node.accept_unknown_peers,
+        has_room=core.has_room if node.when_full is WhenFull.ASSOCIATIONS else lambda: True,
+    )
     return StorageSCP(
         node.ae_title,
         node.host,
@@ -79,12 +85,8 @@ def new_scp(
         receive.store,
         lambda calling: False,
         begin=receive.begin,
-        admit=Admission(
-            node.ae_title,
-            core.peers.values(),
-            accept_unknown=node.accept_unknown_peers,
-            has_room=core.has_room if node.when_full is WhenFull.ASSOCIATIONS else lambda: True,
-        ),
+        admit=admission,
+        may_store=admission.may_store,
         tls=core.tls.server if core.tls is not None else None,
         services=served.services(core),
         notices=served.notices(core),

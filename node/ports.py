@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from node.domain.audit import AuditEntry
-from node.domain.commitment import Commitment, CommitmentState
+from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.comparison import Comparison
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
@@ -23,6 +23,7 @@ from node.domain.rollout import Rollout
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.domain.trial import Trial, TrialInput, TrialOutput
+from node.domain.verification import AskedCommitment, CommitmentReport, Wanted
 
 
 class Clock(Protocol):
@@ -130,6 +131,26 @@ class Deliveries(Protocol):
         """By peer."""
         ...
 
+    def to_verify(self, peer: str, now: datetime, *, limit: int, lock: bool = False) -> list[Delivery]:
+        """What was delivered and is due to be looked for, the oldest job first; locked, what others have is left."""
+        ...
+
+    def unsent_jobs(self, peer: str, job_ids: Collection[str]) -> set[str]:
+        """Those of some jobs that still owe the peer an instance."""
+        ...
+
+    def held(self, delivery_ids: Iterable[int]) -> list[Delivery]:
+        """Some rows, which nobody else changes before this transaction ends."""
+        ...
+
+    def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
+        ...
+
+    def unverified(self) -> dict[str, tuple[int, datetime]]:
+        """By peer, how many delivered instances are to be verified, and when the one that waits longest was sent."""
+        ...
+
 
 class Commitments(Protocol):
     """Storage commitments that peers asked for, and the reports that they are owed."""
@@ -159,6 +180,15 @@ class Commitments(Protocol):
         ...
 
     def counts(self) -> dict[CommitmentState, int]: ...
+
+
+class AskedCommitments(Protocol):
+    """Storage commitments that we ask peers for."""
+
+    def add(self, asked: AskedCommitment) -> None: ...
+    def get(self, transaction_uid: str) -> AskedCommitment | None: ...
+    def accepted(self, transaction_uid: str, at: datetime) -> None: ...
+    def reported(self, transaction_uid: str, at: datetime) -> None: ...
 
 
 class Manifests(Protocol):
@@ -266,6 +296,8 @@ class UnitOfWork(Protocol):
     def deliveries(self) -> Deliveries: ...
     @property
     def commitments(self) -> Commitments: ...
+    @property
+    def asked_commitments(self) -> AskedCommitments: ...
     @property
     def manifests(self) -> Manifests: ...
     @property
@@ -381,6 +413,43 @@ class Sender(Protocol):
 
     def echo(self, peer: Peer) -> None:
         """C-ECHO. Raises ``PeerUnreachable``."""
+        ...
+
+
+class Verifier(Protocol):
+    """Looks for instances at a peer."""
+
+    def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
+        """The SOPInstanceUIDs of those that the peer lists.
+
+        Raises:
+            PeerUnreachable: it cannot be asked now.
+            Rejected: it refuses the query; says why.
+        """
+        ...
+
+
+class CommitmentRequester(Protocol):
+    """Asks a peer for storage commitment (PS3.4 annex J)."""
+
+    def request(
+        self,
+        peer: Peer,
+        transactions: Mapping[str, Sequence[Reference]],
+        answered: Callable[[str, int, str], None],
+        reported: Callable[[str, CommitmentReport], None],
+    ) -> None:
+        """Ask for each of some transactions, over one association, which is then held for a moment for their reports.
+
+        Args:
+            transactions: what is to be committed to, by TransactionUID.
+            answered: is told TransactionUID, status and comment after each answer.
+            reported: is told the AE title and the report, before that is answered; raises ``InvalidRequest`` to refuse.
+
+        Raises:
+            PeerUnreachable: no association, or it broke; what was answered until then stands.
+            Rejected: the peer does not offer storage commitment.
+        """
         ...
 
 

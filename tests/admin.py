@@ -19,7 +19,6 @@ from node.domain.job import Job, JobInput, JobOutput, Outcome
 from node.domain.peer import Peer
 from node.observe.metrics import Metrics
 from node.services.queries import NodeFacts, Queries
-from node.services.requeue import Requeue
 from tests.house import CHEST, MODEL, PACS, House, everything, succeed
 
 TOKEN = "a-token-for-tests-only"
@@ -40,7 +39,6 @@ class AdminHouse(House):
             VERSION, "AINODE", self.clock.now(), self.peers, lambda: self.free_bytes, lambda: self.problems
         )
         self.queries = Queries(self.database.read, self.clock, facts)
-        self.requeue = Requeue(self.database.write, self.clock)
         self.metrics = Metrics(VERSION, self.peers, self.queries.snapshot)
 
     def app(self) -> FastAPI:

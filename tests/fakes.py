@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from node.domain.commitment import Reference
 from node.domain.errors import PeerUnreachable
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
 from node.domain.trial import TrialInput, TrialOutput
+from node.domain.verification import CommitmentReport, Wanted
 
 
 class FakeClock:
@@ -51,6 +53,50 @@ class FakeSender:
     def echo(self, peer: Peer) -> None:
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
+
+
+class FakeVerifier:
+    """A peer that lists what it is told to hold; ``refuses`` is an error that it answers with."""
+
+    def __init__(self, *held: str) -> None:
+        self.holds = set(held)
+        self.refuses: Exception | None = None
+        self.asked: list[tuple[str, ...]] = []
+
+    def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
+        self.asked.append(tuple(each.sop_instance_uid for each in wanted))
+        if self.refuses is not None:
+            raise self.refuses
+        return {each.sop_instance_uid for each in wanted} & self.holds
+
+
+class FakeRequester:
+    """A peer that is asked for storage commitment: ``status`` is its answer, ``report`` what it reports at once.
+
+    ``asked`` are the SOPInstanceUIDs by TransactionUID, in the order in which they were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: dict[str, tuple[str, ...]] = {}
+        self.status = 0x0000
+        self.refuses: Exception | None = None
+        self.report: Callable[[str, Sequence[Reference]], CommitmentReport | None] = lambda uid, named: None
+
+    def request(
+        self,
+        peer: Peer,
+        transactions: Mapping[str, Sequence[Reference]],
+        answered: Callable[[str, int, str], None],
+        reported: Callable[[str, CommitmentReport], None],
+    ) -> None:
+        for uid, named in transactions.items():
+            if self.refuses is not None:
+                raise self.refuses
+            self.asked[uid] = tuple(each.sop_instance_uid for each in named)
+            answered(uid, self.status, "")
+        for uid, named in transactions.items():
+            if (report := self.report(uid, named)) is not None:
+                reported(peer.ae_title, report)
 
 
 def _passes(trial: TrialInput) -> TrialOutput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from node.domain.route import Condition, Operator, Route
 from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
+from node.ports import CommitmentRequester, Verifier
 from node.services.assemble import Assemble
 from node.services.beside import Beside
 from node.services.deliver import Deliver
@@ -25,7 +27,10 @@ from node.services.models import Models
 from node.services.oversight import Oversight
 from node.services.register import Register
 from node.services.replay import Replay
+from node.services.request_commitment import RequestCommitments, TakeReports
+from node.services.requeue import Requeue
 from node.services.rollout import Rollouts
+from node.services.verify import Patience, VerifyByQuery
 from node.services.work import Work
 from node.store.database import Database
 from tests.fakes import FakeClock, FakeEngine, FakeSender
@@ -79,6 +84,9 @@ class House:
         )
         self.register = Register(self.clock, ModelFiles(root, max_bytes=1 << 20), self.models)
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
+        self.requeue = Requeue(self.database.write, self.clock)
+        self._transactions = itertools.count(1001)
+        self.take_reports = TakeReports(self.database.write, self.clock, PATIENCE)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
@@ -99,6 +107,14 @@ class House:
         self.dispatch.route()
         with self.database.read() as tx:
             return tx.jobs.latest()[0]
+
+    def job_of_another_study(self) -> None:
+        """Study 1.9, whose job has one result, 2.25.91."""
+        self.assemble.index([self.receive("1.9.3.1", study="1.9", series="1.9.3")])
+        self.clock.tick(11)
+        self.assemble.settle()
+        self.dispatch.route()
+        self.worker(lambda job: succeed(job, results=1, prefix="9")).work()
 
     def worker(self, run: Callable[[JobInput], JobOutput], *, stopping: bool = False, attempts: int = 3) -> Work:
         """A worker whose engine is a function."""
@@ -139,14 +155,14 @@ class House:
             stopping=lambda: stopping,
         )
 
-    def outbox(self, *, batch: int = 500) -> Deliver:
-        """The outbox of PACS."""
+    def outbox(self, *, batch: int = 500, peer: Peer = PACS) -> Deliver:
+        """The outbox of one peer."""
         return Deliver(
             self.database.write,
             self.clock,
             self.files,
             self.sender,
-            PACS,
+            peer,
             owner="here/1/1",
             lease=LEASE,
             retry=RETRY,
@@ -155,8 +171,28 @@ class House:
             batch=batch,
         )
 
+    def by_query(self, verifier: Verifier, peer: Peer) -> VerifyByQuery:
+        """What looks for the results at a peer that answers queries."""
+        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, PATIENCE)
+
+    def by_commitment(self, requester: CommitmentRequester, peer: Peer) -> RequestCommitments:
+        """What asks a peer to commit to the results; its transactions are 2.25.1001, 2.25.1002, …"""
+        return RequestCommitments(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            requester,
+            self.take_reports,
+            peer,
+            PATIENCE,
+            new_uid=lambda: f"2.25.{next(self._transactions)}",
+        )
+
     def close(self) -> None:
         self.database.close()
+
+
+PATIENCE = Patience(RETRY, timedelta(seconds=600), timedelta(days=7))
 
 
 def part10_head(sop_class_uid: str, uid: str) -> bytes:

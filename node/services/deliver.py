@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from node.domain.delivery import Delivery, DeliveryStep, Verdict, backoff, verdict
 from node.domain.errors import PeerUnreachable
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
 from node.ports import Clock, InstanceFiles, Sender, Transaction, UnitOfWork
 from node.services.steps import move_delivery
 
@@ -112,6 +112,7 @@ class Deliver:
                         status=status,
                         reason=said if status else None,
                         delivered_at=now,
+                        verify_at=None if self._peer.verify is Verify.NONE else now,
                         **_FREE,
                     )
             case Verdict.RETRY:

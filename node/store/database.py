@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from node.domain.errors import InvalidSettings, Unavailable
 from node.ports import UnitOfWork
+from node.store.asked_commitments import AskedCommitmentRepository
 from node.store.commitments import CommitmentRepository
 from node.store.deliveries import DeliveryRepository
 from node.store.instances import InstanceRepository
@@ -28,7 +29,7 @@ from node.store.models import (
 )
 from node.store.studies import StudyRepository
 
-SCHEMA = "0004"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+SCHEMA = "0007"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
 
 
@@ -62,6 +63,11 @@ class SqlUnitOfWork:
     def commitments(self) -> CommitmentRepository:
         """Storage commitments that peers asked for."""
         return CommitmentRepository(self._session)
+
+    @cached_property
+    def asked_commitments(self) -> AskedCommitmentRepository:
+        """Storage commitments that we ask peers for."""
+        return AskedCommitmentRepository(self._session)
 
     @cached_property
     def manifests(self) -> ManifestRepository:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -97,6 +97,50 @@ class DeliveryRepository:
     def of_study(self, study_uid: str) -> list[Delivery]:
         """All deliveries of a study, in sending order."""
         return self._where(col(DeliveryRow.study_uid) == study_uid)
+
+    def to_verify(self, peer: str, now: datetime, *, limit: int, lock: bool = False) -> list[Delivery]:
+        """What was delivered and is due to be looked for, the oldest job first; locked, what others have is left."""
+        chosen = (
+            select(DeliveryRow)
+            .where(
+                DeliveryRow.peer == peer,
+                DeliveryRow.state == DeliveryState.DELIVERED.value,
+                col(DeliveryRow.verify_at) <= now,
+            )
+            .order_by(col(DeliveryRow.created_at), col(DeliveryRow.job_id), col(DeliveryRow.position))
+            .limit(limit)
+        )
+        if lock:
+            chosen = chosen.with_for_update(skip_locked=True)
+        return [_delivery(row) for row in self._session.exec(chosen)]
+
+    def unsent_jobs(self, peer: str, job_ids: Collection[str]) -> set[str]:
+        """Those of some jobs that still owe the peer an instance."""
+        chosen = select(DeliveryRow.job_id).where(
+            DeliveryRow.peer == peer,
+            col(DeliveryRow.job_id).in_(job_ids),
+            col(DeliveryRow.state).in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
+        )
+        return set(self._session.exec(chosen.distinct()))
+
+    def held(self, delivery_ids: Iterable[int]) -> list[Delivery]:
+        """Some rows, which nobody else changes before this transaction ends."""
+        chosen = select(DeliveryRow).where(col(DeliveryRow.id).in_(list(delivery_ids))).order_by(col(DeliveryRow.id))
+        return [_delivery(row) for row in self._session.exec(chosen.with_for_update())]
+
+    def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
+        for delivery in deliveries:
+            run(self._session, self._same(delivery).values(**changes))
+
+    def unverified(self) -> dict[str, tuple[int, datetime]]:
+        """By peer, how many delivered instances are to be verified, and when the one that waits longest was."""
+        chosen = (
+            select(DeliveryRow.peer, func.count(), func.min(DeliveryRow.delivered_at))
+            .where(DeliveryRow.state == DeliveryState.DELIVERED.value, col(DeliveryRow.verify_at).is_not(None))
+            .group_by(DeliveryRow.peer)
+        )
+        return {peer: (number, since) for peer, number, since in self._session.exec(chosen).all() if since}
 
     def _where(self, *conditions: Any) -> list[Delivery]:
         chosen = select(DeliveryRow).where(*conditions).order_by(col(DeliveryRow.id))

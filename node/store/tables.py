@@ -209,6 +209,21 @@ class CommitmentRow(SQLModel, table=True):
     reason: str | None = _text()
 
 
+class AskedCommitmentRow(SQLModel, table=True):
+    """A storage commitment that we ask a peer for; ``instances`` are attempts by the ids of deliveries."""
+
+    __tablename__ = "asked_commitment"
+
+    transaction_uid: str = Field(sa_column=Column(String(64), primary_key=True))
+    peer: str
+    study_uid: str
+    instances: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+    number: int
+    asked_at: datetime = _time()
+    accepted_at: datetime | None = _time(nullable=True)
+    reported_at: datetime | None = _time(nullable=True)
+
+
 class ManifestRow(SQLModel, table=True):
     """What one message of a peer says of one study."""
 
