@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from node.domain.delivery import Delivery, DeliveryState, backoff
 from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease
 from node.domain.instance import Instance, Origin
 from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile, Role
+from node.domain.profile import FULL, Profile
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
 from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
 from node.services.beside import Beside
@@ -31,6 +33,7 @@ class Work:
         beside: shared by all that work on one device; ``spare`` works only beside another.
         owner: this process, as it is written into leases.
         attempts: how often a job is claimed before it goes dead.
+        profiles: of the peers, by their name; a peer that is not among them gets all.
         oversight: compares what ended, and replaces versions that fail.
         stopping: whether the node is being stopped; a running job then goes back to the queue at once.
     """
@@ -53,6 +56,7 @@ class Work:
         lease: timedelta,
         timeout: timedelta,
         retry: timedelta,
+        profiles: Mapping[str, Profile] = MappingProxyType({}),
         spare: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -72,6 +76,7 @@ class Work:
         self._lease = lease
         self._timeout = timeout
         self._retry = retry
+        self._profiles = profiles
         self._spare = spare
 
     def work(self) -> bool:
@@ -111,6 +116,7 @@ class Work:
                 out_dir=self._files.job_dir(job.id, job.attempt),
                 version_dir=located.directory,
                 trust_code=located.trust_code,
+                profiles=self._wanted(job),
             )
             beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(job, now))
             return self._engine.run(task, timeout=self._timeout, beat=beat)
@@ -121,6 +127,13 @@ class Work:
             return JobOutput(
                 Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=error.retry, model_failed=failed
             )
+
+    def _profile(self, peer: str) -> Profile:
+        return self._profiles.get(peer, FULL)
+
+    def _wanted(self, job: Job) -> tuple[Profile, ...]:
+        """The profiles of where the results go; what goes nowhere is written in full."""
+        return tuple({p.name: p for p in map(self._profile, job.send_to)}.values()) or (FULL,)
 
     def _keep(self, job: Job, now: datetime) -> None:
         with self._write() as tx:
@@ -165,13 +178,14 @@ class Work:
     def _succeed(self, job: Job, output: JobOutput, now: datetime) -> None:
         """Job done, its results and their deliveries: together or not at all."""
         paths = self._files.adopt([r.path for r in output.results], job_id=job.id, attempt=job.attempt)
+        kept = [instance_of(job, r, path, now) for r, path in zip(output.results, paths, strict=True)]
+        sets: dict[str, list[Instance]] = {}
+        for result, instance in zip(output.results, kept, strict=True):
+            sets.setdefault(result.profile, []).append(instance)
         with self._write() as tx:
-            tx.instances.add(_instance(job, r, path, now) for r, path in zip(output.results, paths, strict=True))
-            tx.deliveries.add(
-                _delivery(job, result, path, peer, position, now)
-                for peer in job.send_to
-                for position, (result, path) in enumerate(zip(output.results, paths, strict=True))
-            )
+            tx.instances.add(kept)
+            for peer in job.send_to:
+                tx.deliveries.add(owed(job, sets.get(self._profile(peer).name, ()), peer, now))
             self._oversight.answered(tx, move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now)))
         to = ", ".join(job.send_to) or "nobody"
         log.info("job %s: %s succeeded, %d results for %s", job.id, job.model.label, len(paths), to)
@@ -226,7 +240,8 @@ def _ended(output: JobOutput, now: datetime) -> dict[str, Any]:
     }
 
 
-def _instance(job: Job, result: ResultFile, path: str, now: datetime) -> Instance:
+def instance_of(job: Job, result: ResultFile, path: str, now: datetime) -> Instance:
+    """The row of a result of a job; ``path`` is where it was kept."""
     return Instance(
         sop_instance_uid=result.sop_instance_uid,
         sop_class_uid=result.sop_class_uid,
@@ -242,19 +257,23 @@ def _instance(job: Job, result: ResultFile, path: str, now: datetime) -> Instanc
     )
 
 
-def _delivery(job: Job, result: ResultFile, path: str, peer: str, position: int, now: datetime) -> Delivery:
-    return Delivery(
-        id=0,
-        job_id=job.id,
-        study_uid=result.study_uid,
-        sop_instance_uid=result.sop_instance_uid,
-        sop_class_uid=result.sop_class_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        path=path,
-        peer=peer,
-        state=DeliveryState.PENDING,
-        attempt=0,
-        position=position,
-        created_at=now,
-        not_before=now,
-    )
+def owed(job: Job, results: Sequence[Instance], peer: str, now: datetime) -> Iterator[Delivery]:
+    """A set of results as it is owed to a peer, in sending order: the last one closes it."""
+    for position, result in enumerate(results):
+        yield Delivery(
+            id=0,
+            job_id=job.id,
+            study_uid=result.study_uid,
+            sop_instance_uid=result.sop_instance_uid,
+            sop_class_uid=result.sop_class_uid,
+            transfer_syntax_uid=result.transfer_syntax_uid,
+            path=result.path,
+            peer=peer,
+            state=DeliveryState.PENDING,
+            attempt=0,
+            position=position,
+            created_at=now,
+            not_before=now,
+            priority=job.priority,
+            closes=position == len(results) - 1,
+        )

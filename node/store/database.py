@@ -28,7 +28,7 @@ from node.store.models import (
 )
 from node.store.studies import StudyRepository
 
-SCHEMA = "0004"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+SCHEMA = "0006"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
 
 

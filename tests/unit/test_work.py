@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from node.domain.delivery import DeliveryState
 from node.domain.errors import AinodeError, ChildLost, Refused, TimedOut
 from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
+from node.domain.priority import Priority
+from node.domain.profile import FULL, Profile
 from node.services.recover import Recover
-from tests.house import LEASE, House, succeed
+from tests.house import CHEST, LEASE, House, succeed
 
 
 def job_of(house: House, job: Job) -> Job:
@@ -53,6 +56,53 @@ def test_a_job_that_succeeds_leaves_results_and_deliveries(house: House) -> None
     assert all(house.files.absolute(r.path).is_file() for r in results)
     assert [(d.peer, d.state, d.position) for d in deliveries] == [("PACS", DeliveryState.PENDING, n) for n in range(3)]
     assert not house.worker(succeed).work()
+
+
+def test_each_peer_is_owed_the_set_of_its_profile(tmp_path: Path) -> None:
+    house = House(tmp_path, routes=[replace(CHEST, send_to=("PACS", "VIEWER", "ARCHIVE"))])
+    job = house.settled_job()
+    profiles = {"PACS": FULL, "VIEWER": Profile("small"), "ARCHIVE": FULL}
+    seen: list[JobInput] = []
+
+    def run(given: JobInput) -> JobOutput:
+        seen.append(given)
+        return succeed(given)
+
+    house.worker(run, profiles=profiles).work()
+    assert [p.name for p in seen[0].profiles] == ["full", "small"]
+    with house.database.read() as tx:
+        assert len(tx.instances.of_job(job.id)) == 6
+        owed = {
+            peer: [(d.sop_instance_uid, d.position, d.closes) for d in tx.deliveries.latest()[::-1] if d.peer == peer]
+            for peer in profiles
+        }
+    full = [("2.25.1", 0, False), ("2.25.2", 1, False), ("2.25.3", 2, True)]
+    small = [("2.25.4", 0, False), ("2.25.5", 1, False), ("2.25.6", 2, True)]
+    assert owed == {"PACS": full, "VIEWER": small, "ARCHIVE": full}
+    house.close()
+
+
+def test_a_result_is_as_urgent_as_its_job(tmp_path: Path) -> None:
+    house = House(tmp_path, routes=[replace(CHEST, priority=Priority.STAT)])
+    house.settled_job()
+    house.worker(succeed).work()
+    with house.database.read() as tx:
+        assert {d.priority for d in tx.deliveries.latest()} == {Priority.STAT}
+    house.close()
+
+
+def test_what_goes_nowhere_is_written_in_full(tmp_path: Path) -> None:
+    house = House(tmp_path, routes=[replace(CHEST, send_to=())])
+    house.settled_job()
+    seen: list[JobInput] = []
+
+    def run(given: JobInput) -> JobOutput:
+        seen.append(given)
+        return succeed(given)
+
+    house.worker(run, profiles={"PACS": Profile("small")}).work()
+    assert seen[0].profiles == (FULL,)
+    house.close()
 
 
 def test_a_job_gets_exactly_the_instances_of_its_revision(house: House) -> None:
