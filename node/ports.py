@@ -357,6 +357,10 @@ class InstanceFiles(Protocol):
         """Take finished result files over, durably; returns their paths in the same order."""
         ...
 
+    def quarantine(self, *, job_id: str, attempt: int, note: Mapping[str, Any]) -> str:
+        """Keep the directory of a run, with a note that says why; returns where. Nothing ever removes it again."""
+        ...
+
     def job_dir(self, job_id: str, attempt: int) -> Path:
         """An empty directory for one run; what an earlier crash left there is removed."""
         ...

@@ -178,7 +178,8 @@ class JobOutput:
     """What a run returns. ``results`` is in sending order: what others refer to first, the SR last.
 
     ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
-    SOPInstanceUID to digest for what was read. ``model_failed``: the version itself could not be verified or loaded, so
+    SOPInstanceUID to digest for what was read. ``problems`` is what the check found: then the objects lie in the job's
+    directory, and none is a result. ``model_failed``: the version itself could not be verified or loaded, so
     that no study will do better.
     """
 
@@ -189,4 +190,5 @@ class JobOutput:
     findings: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     model_failed: bool = False

@@ -94,6 +94,8 @@ def run_job(
         output = JobOutput(Outcome.SUCCEEDED, results=results, findings=findings.summary())
     except Refused as refusal:
         output = JobOutput(Outcome.REFUSED, reason=f"{refusal.code}: {refusal.reason}")
+    except CheckFailed as error:
+        output = replace(_failed(error), problems=tuple(error.problems))
     except MemoryError:
         output = _failed(OutOfMemory("the host had too little memory"))
     except AinodeError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from node.domain.delivery import Delivery, DeliveryState, backoff
-from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease
+from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease, StorageFull
 from node.domain.instance import Instance, Origin
 from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile, Role
 from node.domain.profile import FULL, Profile
@@ -170,10 +171,30 @@ class Work:
                 with self._write() as tx:
                     self._oversight.answered(tx, move_job(tx, job, JobStep.REFUSE, now, **_ended(output, now)))
             case Outcome.FAILED:
+                output = self._quarantined(job, output, now)
                 reason = output.reason or "the version failed"
                 handed_over = output.model_failed and self._oversight.model_failed(job, reason)
                 if not handed_over or job.role is Role.REPLAY:
                     self._fail(job, output, now)
+
+    def _quarantined(self, job: Job, output: JobOutput, now: datetime) -> JobOutput:
+        """Objects that failed the check are kept for a person to look at; the reason says where."""
+        if not output.problems:
+            return output
+        note = {
+            "job": job.id,
+            "attempt": job.attempt,
+            "study_uid": job.study_uid,
+            "revision": job.revision,
+            "model": job.model.label,
+            "at": now.isoformat(),
+            "problems": list(output.problems),
+        }
+        try:
+            lie = f"lie in {self._files.quarantine(job_id=job.id, attempt=job.attempt, note=note)}"
+        except (StorageFull, OSError) as error:
+            lie = f"could not be kept: {error}"
+        return replace(output, reason=f"{output.reason}; nothing was sent, the objects {lie}")
 
     def _succeed(self, job: Job, output: JobOutput, now: datetime) -> None:
         """Job done, its results and their deliveries: together or not at all."""

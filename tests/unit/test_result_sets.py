@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +38,27 @@ class Low:
         return Findings(volume, Code("25045-6", "LN", "CT unspecified body region"), (found,), title="Low")
 
 
+class Shifted(Low):
+    """Has a measurement with a unit that is none."""
+
+    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
+        findings = super().analyse(volume, stage)
+        (found,) = findings.regions
+        wrong = replace(found.measurements[0], unit=Code("millilitres", "UCUM", "millilitres"))
+        return replace(findings, regions=(replace(found, measurements=(wrong,)),))
+
+
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return tiny_series(tmp_path_factory.mktemp("series"))
 
 
-def ran(series: list[Path], out: Path, *profiles: Profile, identity: Path | None = None) -> JobOutput:
+def ran(
+    series: list[Path], out: Path, *profiles: Profile, identity: Path | None = None, pipeline: Low | None = None
+) -> JobOutput:
     out.mkdir()
     job = JobInput(PROVENANCE, study_of(series), "cpu", out, profiles=profiles, identity=identity)
-    output, _ = run_job(job, Low(), read_volume)
+    output, _ = run_job(job, pipeline or Low(), read_volume)
     return output
 
 
@@ -66,6 +79,15 @@ def test_every_profile_has_a_set_of_its_own(series: list[Path], tmp_path: Path) 
 def test_one_set_lies_where_it_is_wanted(series: list[Path], tmp_path: Path) -> None:
     output = ran(series, tmp_path / "out", FULL)
     assert {r.path.parent for r in output.results} == {tmp_path / "out"}
+
+
+def test_one_bad_object_holds_back_every_set(series: list[Path], tmp_path: Path) -> None:
+    output = ran(series, tmp_path / "out", FULL, Profile("site", timezone="+0100"), pipeline=Shifted())
+    assert (output.outcome, output.retry, output.results) == (Outcome.FAILED, False, ())
+    assert output.problems
+    assert {problem.split(":")[0] for problem in output.problems} == {"full", "site"}
+    assert output.reason == "CheckFailed: " + "; ".join(output.problems)
+    assert len(list((tmp_path / "out" / "full").iterdir())) > 2
 
 
 def test_results_carry_the_corrected_identity(series: list[Path], tmp_path: Path) -> None:

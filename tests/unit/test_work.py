@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
 from node.domain.priority import Priority
 from node.domain.profile import FULL, Profile
 from node.services.recover import Recover
+from node.services.requeue import Requeue
 from tests.house import CHEST, LEASE, House, succeed
 
 
@@ -149,6 +151,42 @@ def test_an_error_that_a_retry_cannot_mend_is_dead_at_once(house: House) -> None
     job = house.settled_job()
     house.worker(lambda _: JobOutput(Outcome.FAILED, reason="CheckFailed: no banner")).work()
     assert job_of(house, job).state is JobState.DEAD
+
+
+def fails_the_check(job: JobInput) -> JobOutput:
+    return replace(
+        succeed(job), outcome=Outcome.FAILED, reason="CheckFailed: SR root: no title", problems=("SR root: no title",),
+        results=(),
+    )  # fmt: skip
+
+
+def test_what_fails_the_check_is_kept_apart_and_nothing_of_it_is_sent(house: House) -> None:
+    job = house.settled_job()
+    house.worker(fails_the_check).work()
+    dead = job_of(house, job)
+    place = f"quarantine/{job.id}/1"
+    assert dead.state is JobState.DEAD
+    assert dead.reason == f"CheckFailed: SR root: no title; nothing was sent, the objects lie in {place}"
+    kept = house.files.absolute(place)
+    assert sorted(p.name for p in kept.iterdir()) == ["2.25.1.dcm", "2.25.2.dcm", "2.25.3.dcm", "reason.json"]
+    note = json.loads((kept / "reason.json").read_text())
+    assert (note["job"], note["attempt"], note["problems"]) == (job.id, 1, ["SR root: no title"])
+    with house.database.read() as tx:
+        assert tx.instances.of_job(job.id) == []
+        assert tx.deliveries.latest() == []
+    assert not house.worker(succeed).work()
+
+
+def test_a_requeued_job_leaves_what_lies_in_quarantine(house: House) -> None:
+    job = house.settled_job()
+    for _ in range(2):
+        house.worker(fails_the_check).work()
+        Requeue(house.database.write, house.clock).requeue_job(job.id, "ann")
+    house.worker(succeed).work()
+    assert job_of(house, job).state is JobState.SUCCEEDED
+    kept = house.files.absolute(f"quarantine/{job.id}")
+    assert sorted(p.name for p in kept.iterdir()) == ["1", "1-2"]
+    assert all((attempt / "reason.json").is_file() for attempt in kept.iterdir())
 
 
 def test_a_stop_gives_the_job_back_and_does_not_count(house: House) -> None:
