@@ -73,6 +73,8 @@ JOB: Mapping[JobState, Mapping[JobStep, JobState]] = {
 class Job:
     """One row of the job table. ``attempt`` is counted at claim, so a study that kills its process comes to an end.
 
+    ``noticed``: it has ended without results, and whoever is to be told of that is owed a notice, or nobody is.
+
     A job in an unsent role has no destinations, and cannot be made with one: deliveries come from ``send_to`` alone.
     """
 
@@ -95,6 +97,7 @@ class Job:
     timings: Mapping[str, float] | None = None
     priority: Priority = Priority.ROUTINE
     role: Role = Role.CHAMPION
+    noticed: bool = False
 
     def __post_init__(self) -> None:
         if self.role in UNSENT and self.send_to:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -110,7 +111,7 @@ class Work:
     def _run(self, job: Job) -> JobOutput:
         try:
             located = self._locate(job.model)
-            task = JobInput(
+            work = JobInput(
                 provenance=self._provenances(job, self._clock.now()),
                 study=self.content(job.study_uid, job.revision),
                 device=self._device,
@@ -118,9 +119,10 @@ class Work:
                 version_dir=located.directory,
                 trust_code=located.trust_code,
                 profiles=self._wanted(job),
+                identity=self._identity(job),
             )
             beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(job, now))
-            return self._engine.run(task, timeout=self._timeout, beat=beat)
+            return self._engine.run(work, timeout=self._timeout, beat=beat)
         except (LostLease, Interrupted):
             raise
         except AinodeError as error:
@@ -135,6 +137,12 @@ class Work:
     def _wanted(self, job: Job) -> tuple[Profile, ...]:
         """The profiles of where the results go; what goes nowhere is written in full."""
         return tuple({p.name: p for p in map(self._profile, job.send_to)}.values()) or (FULL,)
+
+    def _identity(self, job: Job) -> Path | None:
+        """The latest correction of the patient or order, as the job's revision knows it."""
+        with self._read() as tx:
+            corrections = tx.instances.corrections(job.study_uid, up_to_revision=job.revision)
+        return self._files.absolute(corrections[-1].path) if corrections else None
 
     def _keep(self, job: Job, now: datetime) -> None:
         with self._write() as tx:

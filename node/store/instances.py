@@ -89,6 +89,20 @@ class InstanceRepository:
         self._session.flush()
         return True
 
+    def correction_of(self, sop_instance_uid: str) -> Aside | None:
+        """The latest correction of an instance."""
+        found = self._corrections(AsideRow.sop_instance_uid == sop_instance_uid)
+        return found[-1] if found else None
+
+    def corrections(self, study_uid: str, *, up_to_revision: int) -> list[Aside]:
+        """Corrections of a study, those of later revisions left out, the oldest first."""
+        return self._corrections(AsideRow.study_uid == study_uid, col(AsideRow.revision) <= up_to_revision)
+
+    def _corrections(self, *conditions: Any) -> list[Aside]:
+        chosen = select(AsideRow).where(AsideRow.reason == AsideReason.CORRECTION.value, *conditions)
+        ordered = chosen.order_by(col(AsideRow.at), col(AsideRow.id))
+        return [build(Aside, row, reason=AsideReason(row.reason)) for row in self._session.exec(ordered)]
+
     def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]:
         """What lies aside, the latest first."""
         chosen = select(AsideRow).order_by(col(AsideRow.id).desc()).limit(limit)

@@ -104,6 +104,27 @@ def test_what_goes_in_comes_out(database: Database) -> None:
         assert tx.journal.decisions(study_uid="1.2.3") == [decision]
 
 
+def test_corrections_are_found_by_instance_and_by_revision(database: Database) -> None:
+    def corrected(uid: str, revision: int, at: int) -> Aside:
+        path = f"aside/correction/{uid}-{at}.dcm"
+        when = NOW + timedelta(seconds=at)
+        return Aside(AsideReason.CORRECTION, "PatientID", path, when, "PACS", uid, "1.2.3", "e" * 64, None, revision)
+
+    first, second, other = corrected("1.9", 2, 5), corrected("1.9", 3, 9), corrected("1.8", 2, 7)
+    with database.write() as tx:
+        for aside in (second, first, other, replace(first, reason=AsideReason.CONFLICT, path="aside/conflict/x.dcm")):
+            assert tx.instances.add_aside(aside)
+    with database.read() as tx:
+        latest = tx.instances.correction_of("1.9")
+        assert latest is not None
+        assert replace(latest, id=None) == second
+        assert tx.instances.correction_of("1.7") is None
+        up_to = {n: tx.instances.corrections("1.2.3", up_to_revision=n) for n in (1, 2, 3)}
+    assert {n: [replace(a, id=None) for a in found] for n, found in up_to.items()} == {
+        1: [], 2: [first, other], 3: [first, other, second]
+    }  # fmt: skip
+
+
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError, match="half-way"), database.write() as tx:
         tx.studies.add(study())
