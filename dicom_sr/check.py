@@ -17,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from dicom_sr.check_common import COMMON, Kind, Result, Rule, Set
 from dicom_sr.check_content import CAPTURE, REPORT, SEGMENTATION
 from node.domain.finding import Findings
+from node.domain.job import ResultReference
 from node.domain.profile import FULL, Profile, Report
 
 _RULES: dict[Kind, Sequence[Rule]] = {
@@ -30,8 +31,9 @@ def check(
     paths: Sequence[Path],
     headers: Sequence[Dataset],
     findings: Findings | None = None,
-    profile: Profile = FULL,
     *,
+    profile: Profile = FULL,
+    supersedes: Sequence[ResultReference] = (),
     identified: Dataset | None = None,
 ) -> list[str]:
     """Problems of the result files at ``paths``, in sending order; none means that the set may be sent.
@@ -42,7 +44,7 @@ def check(
     Args:
         headers: the source instances that the results were made from.
         findings: where given, the masks read back from the segmentation must equal its masks.
-        profile: that the results were written by.
+        profile: that the results were written by; ``supersedes`` are the results that they replace.
         identified: whose patient and study the results have to carry; None is the first of ``headers``.
     """
     problems: Counter[str] = Counter()

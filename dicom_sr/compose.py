@@ -55,6 +55,7 @@ def compose(
     if profile.name != FULL.name:
         # Another set of the same job: every UID derives from the job and, through this, from the profile.
         provenance = replace(provenance, job_id=f"{provenance.job_id}|{profile.name}")
+    provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     volume = findings.volume
     places = planes(volume, list(headers))
     who = identity(headers[0] if identified is None else identified)

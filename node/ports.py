@@ -15,7 +15,7 @@ from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
-from node.domain.job import Job, JobInput, JobOutput, JobState
+from node.domain.job import Job, JobInput, JobOutput, JobState, ResultReference
 from node.domain.manifest import Manifest, ManifestKind
 from node.domain.model import KnownVersion, ModelVersion
 from node.domain.peer import Peer
@@ -42,6 +42,13 @@ class Instances(Protocol):
         ...
 
     def of_job(self, job_id: str) -> list[Instance]: ...
+    def results_before(self, job: Job) -> dict[str, tuple[ResultReference, ...]]:
+        """By peer, what it has of the same study, route and model from before this job: the results, or the notice, of
+        the latest job that it was sent any of. What is still on its way to the peer counts, what never got there does
+        not. In sending order.
+        """
+        ...
+
     def indexed(self, paths: Iterable[str]) -> set[str]:
         """Those of the given paths that a row points to, an instance's or an aside's."""
         ...

@@ -15,8 +15,7 @@ from dicom_sr.check import check
 from dicom_sr.compose import compose, write
 from node.domain.errors import AinodeError, CheckFailed, InvalidModel, OutOfMemory, Refused
 from node.domain.finding import Findings
-from node.domain.job import JobInput, JobOutput, Outcome, Provenance, ResultFile
-from node.domain.profile import Profile
+from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
 from node.domain.study import SeriesContent
 from node.domain.volume import Volume
 from pipelines.contract import BESIDE_THE_DEVICE, Pipeline
@@ -166,23 +165,18 @@ def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: S
     for profile in job.profiles:
         folder = job.out_dir if len(job.profiles) == 1 else job.out_dir / profile.name
         folder.mkdir(exist_ok=True)
-        provenance = qualified(job.provenance, profile)
         stage("compose")
         supersedes = job.supersedes.get(profile.name, ())
-        composed = compose(provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
+        composed = compose(job.provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
         written = [replace(result, profile=profile.name) for result in write(composed, folder)]
         stage("check")
-        found = check([result.path for result in written], headers, findings, profile, identified=identified)
+        paths = [result.path for result in written]
+        found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
         problems += [problem if len(job.profiles) == 1 else f"{profile.name}: {problem}" for problem in found]
         results += written
     if problems:
         raise CheckFailed(problems)
     return tuple(results)
-
-
-def qualified(provenance: Provenance, profile: Profile) -> Provenance:
-    """``provenance`` as the results of a profile carry it."""
-    return replace(provenance, qualification=profile.qualification or provenance.qualification)
 
 
 def _headers(volume: Volume, series: SeriesContent) -> list[Dataset]:

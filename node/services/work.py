@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from node.domain.delivery import Delivery, DeliveryState, backoff
+from node.domain.delivery import backoff
 from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease, StorageFull
-from node.domain.instance import Instance, Origin
-from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile, Role
+from node.domain.instance import Instance
+from node.domain.job import (
+    Job,
+    JobInput,
+    JobOutput,
+    JobState,
+    JobStep,
+    Outcome,
+    Provenance,
+    ResultReference,
+    Role,
+)
 from node.domain.profile import FULL, Profile
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
 from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
 from node.services.beside import Beside
 from node.services.locate import Locate
 from node.services.oversight import Oversight
+from node.services.owe import instance_of, owed
 from node.services.steps import job_event, move_job
 
 log = logging.getLogger(__name__)
@@ -119,7 +129,7 @@ class Work:
                 version_dir=located.directory,
                 trust_code=located.trust_code,
                 profiles=self._wanted(job),
-                identity=self._identity(job),
+                **self._before(job),
             )
             beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(job, now))
             return self._engine.run(work, timeout=self._timeout, beat=beat)
@@ -138,11 +148,20 @@ class Work:
         """The profiles of where the results go; what goes nowhere is written in full."""
         return tuple({p.name: p for p in map(self._profile, job.send_to)}.values()) or (FULL,)
 
-    def _identity(self, job: Job) -> Path | None:
-        """The latest correction of the patient or order, as the job's revision knows it."""
+    def _before(self, job: Job) -> dict[str, Any]:
+        """What came before: the results that are replaced, for each profile, and the latest correction of the patient
+        or order, as the job's revision knows it.
+        """
         with self._read() as tx:
             corrections = tx.instances.corrections(job.study_uid, up_to_revision=job.revision)
-        return self._files.absolute(corrections[-1].path) if corrections else None
+            replaced = tx.instances.results_before(job) if job.send_to else {}
+        supersedes: dict[str, dict[ResultReference, None]] = {}
+        for peer in job.send_to:
+            supersedes.setdefault(self._profile(peer).name, {}).update(dict.fromkeys(replaced.get(peer, ())))
+        return {
+            "supersedes": {name: tuple(references) for name, references in supersedes.items() if references},
+            "identity": self._files.absolute(corrections[-1].path) if corrections else None,
+        }
 
     def _keep(self, job: Job, now: datetime) -> None:
         with self._write() as tx:
@@ -213,10 +232,14 @@ class Work:
             sets.setdefault(result.profile, []).append(instance)
         with self._write() as tx:
             tx.instances.add(kept)
-            for peer in job.send_to:
+            newer = _newer(tx, job)
+            peers = () if newer else job.send_to
+            for peer in peers:
                 tx.deliveries.add(owed(job, sets.get(self._profile(peer).name, ()), peer, now))
-            self._oversight.answered(tx, move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now)))
-        to = ", ".join(job.send_to) or "nobody"
+            reason = f"not sent: job {newer.id} of revision {newer.revision} was done before it" if newer else None
+            done = move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now) | {"reason": reason})
+            self._oversight.answered(tx, done)
+        to = ", ".join(peers) or "nobody"
         log.info("job %s: %s succeeded, %d results for %s", job.id, job.model.label, len(paths), to)
 
     def _fail(self, job: Job, output: JobOutput, now: datetime) -> None:
@@ -269,40 +292,20 @@ def _ended(output: JobOutput, now: datetime) -> dict[str, Any]:
     }
 
 
-def instance_of(job: Job, result: ResultFile, path: str, now: datetime) -> Instance:
-    """The row of a result of a job; ``path`` is where it was kept."""
-    return Instance(
-        sop_instance_uid=result.sop_instance_uid,
-        sop_class_uid=result.sop_class_uid,
-        study_uid=result.study_uid,
-        series_uid=result.series_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        digest=result.digest,
-        size=result.size,
-        path=path,
-        origin=Origin.RESULT,
-        at=now,
-        job_id=job.id,
-    )
-
-
-def owed(job: Job, results: Sequence[Instance], peer: str, now: datetime) -> Iterator[Delivery]:
-    """A set of results as it is owed to a peer, in sending order: the last one closes it."""
-    for position, result in enumerate(results):
-        yield Delivery(
-            id=0,
-            job_id=job.id,
-            study_uid=result.study_uid,
-            sop_instance_uid=result.sop_instance_uid,
-            sop_class_uid=result.sop_class_uid,
-            transfer_syntax_uid=result.transfer_syntax_uid,
-            path=result.path,
-            peer=peer,
-            state=DeliveryState.PENDING,
-            attempt=0,
-            position=position,
-            created_at=now,
-            not_before=now,
-            priority=job.priority,
-            closes=position == len(results) - 1,
+def _newer(tx: UnitOfWork, job: Job) -> Job | None:
+    """A later job of the same study, route and model that has been sent while this one ran: it stands."""
+    return (
+        next(
+            (
+                other
+                for other in reversed(tx.jobs.of_study(job.study_uid))
+                if (other.route, other.model.name) == (job.route, job.model.name)
+                and other.state is JobState.SUCCEEDED
+                and other.send_to
+                and other.created_at > job.created_at
+            ),
+            None,
         )
+        if job.send_to
+        else None
+    )

@@ -125,6 +125,40 @@ def test_corrections_are_found_by_instance_and_by_revision(database: Database) -
     }  # fmt: skip
 
 
+def test_what_a_peer_has_of_the_job_before(database: Database) -> None:
+    def at(seconds: int) -> datetime:
+        return NOW + timedelta(seconds=seconds)
+
+    dead, sent = DeliveryState.DEAD, DeliveryState.COMMITTED
+    with database.write() as tx:
+        for number, job_id in enumerate(("j1", "j2", "j3")):
+            tx.jobs.add(job(job_id, created_at=at(number)))
+        tx.jobs.add(job("other", created_at=NOW, route="head"))
+        owed = {"1.1": "j1", "1.2": "j1", "1.3": "j2", "1.4": "j2", "1.5": "other", "1.6": "j3"}
+        tx.instances.add(instance(uid, origin=Origin.RESULT, job_id=job_id) for uid, job_id in owed.items())
+        tx.deliveries.add(
+            [
+                delivery("1.2", job_id="j1", position=1, state=sent),
+                delivery("1.1", job_id="j1", position=0),
+                delivery("1.2", job_id="j1", position=0, peer="VIEWER"),
+                delivery("1.3", job_id="j2", state=dead),
+                delivery("1.4", job_id="j2", peer="VIEWER", state=dead),
+                delivery("1.5", job_id="other", state=sent),
+                delivery("1.6", job_id="j3"),
+            ]
+        )
+    with database.read() as tx:
+        before = {name: tx.instances.results_before(job(name, created_at=at(n))) for n, name in enumerate(("j1", "j2"))}
+        later = tx.instances.results_before(job("j4", created_at=at(9)))
+    assert {p: [r.sop_instance_uid for r in found] for p, found in before["j2"].items()} == {
+        "PACS": ["1.1", "1.2"], "VIEWER": ["1.2"]
+    }  # fmt: skip
+    assert {p: [r.sop_instance_uid for r in found] for p, found in later.items()} == {
+        "PACS": ["1.6"],
+        "VIEWER": ["1.2"],
+    }
+
+
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError, match="half-way"), database.write() as tx:
         tx.studies.add(study())
