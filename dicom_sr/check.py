@@ -17,6 +17,8 @@ from pydicom.errors import InvalidDicomError
 from dicom_sr.check_common import COMMON, Kind, Result, Rule, Set
 from dicom_sr.check_content import CAPTURE, REPORT, SEGMENTATION
 from node.domain.finding import Findings
+from node.domain.job import ResultReference
+from node.domain.profile import FULL, Profile, Report
 
 _RULES: dict[Kind, Sequence[Rule]] = {
     Kind.SEG: (*COMMON, *SEGMENTATION),
@@ -25,7 +27,15 @@ _RULES: dict[Kind, Sequence[Rule]] = {
 }
 
 
-def check(paths: Sequence[Path], headers: Sequence[Dataset], findings: Findings | None = None) -> list[str]:
+def check(
+    paths: Sequence[Path],
+    headers: Sequence[Dataset],
+    findings: Findings | None = None,
+    *,
+    profile: Profile = FULL,
+    supersedes: Sequence[ResultReference] = (),
+    identified: Dataset | None = None,
+) -> list[str]:
     """Problems of the result files at ``paths``, in sending order; none means that the set may be sent.
 
     A problem reads ``kind rule: what is wrong`` and holds no patient data. What is wrong with many objects of one kind
@@ -34,6 +44,8 @@ def check(paths: Sequence[Path], headers: Sequence[Dataset], findings: Findings 
     Args:
         headers: the source instances that the results were made from.
         findings: where given, the masks read back from the segmentation must equal its masks.
+        profile: that the results were written by; ``supersedes`` are the results that they replace.
+        identified: whose patient and study the results have to carry; None is the first of ``headers``.
     """
     problems: Counter[str] = Counter()
     results: list[Result] = []
@@ -43,9 +55,9 @@ def check(paths: Sequence[Path], headers: Sequence[Dataset], findings: Findings 
                 results.append(Result.of(dcmread(path)))
         except (InvalidDicomError, OSError, ValueError) as error:
             problems[f"file readable: {path.name}: {type(error).__name__}"] += 1
-    if not results or results[-1].kind is not Kind.SR:
+    if not results or (profile.report is not Report.NONE and results[-1].kind is not Kind.SR):
         problems["set order: the last object is not an SR"] += 1
-    everything = Set(results, headers, findings)
+    everything = Set(results, headers, findings, identified)
     for result in results:
         for rule in _RULES[result.kind]:
             try:

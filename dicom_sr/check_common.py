@@ -68,11 +68,12 @@ class Set:
     results: Sequence[Result]
     headers: Sequence[Dataset]
     findings: Findings | None
+    identified: Dataset | None = None
 
     @cached_property
     def source(self) -> Dataset:
         """Patient and study as the results must carry them."""
-        return identity(self.headers[0])
+        return identity(self.headers[0] if self.identified is None else self.identified)
 
     @cached_property
     def sources(self) -> dict[str, Dataset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from os import SEEK_END
 from pathlib import Path
@@ -51,6 +52,10 @@ def compose(
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
+    if profile.name != FULL.name:
+        # Another set of the same job: every UID derives from the job and, through this, from the profile.
+        provenance = replace(provenance, job_id=f"{provenance.job_id}|{profile.name}")
+    provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     volume = findings.volume
     places = planes(volume, list(headers))
     who = identity(headers[0] if identified is None else identified)

@@ -52,6 +52,10 @@ def new_receive(core: Core, told: Told) -> Receive:
         with core.database.read() as tx:
             return tx.instances.get(sop_instance_uid)
 
+    def corrected(sop_instance_uid: str) -> Aside | None:
+        with core.database.read() as tx:
+            return tx.instances.correction_of(sop_instance_uid)
+
     def is_ours(series_uid: str) -> bool:
         with core.database.read() as tx:
             return tx.instances.is_result_series(series_uid)
@@ -62,6 +66,7 @@ def new_receive(core: Core, told: Told) -> Receive:
         is_ours,
         told.kept,
         core.clock,
+        corrected=corrected,
         on_answered=told.answered,
         max_bytes=core.settings.node.max_object_mb << 20,
     )

@@ -15,7 +15,7 @@ from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
-from node.domain.job import Job, JobInput, JobOutput, JobState
+from node.domain.job import Job, JobInput, JobOutput, JobState, ResultReference
 from node.domain.manifest import Manifest, ManifestKind
 from node.domain.model import KnownVersion, ModelVersion
 from node.domain.peer import Peer
@@ -43,6 +43,13 @@ class Instances(Protocol):
         ...
 
     def of_job(self, job_id: str) -> list[Instance]: ...
+    def results_before(self, job: Job) -> dict[str, tuple[ResultReference, ...]]:
+        """By peer, what it has of the same study, route and model from before this job: the results, or the notice, of
+        the latest job that it was sent any of. What is still on its way to the peer counts, what never got there does
+        not. In sending order.
+        """
+        ...
+
     def indexed(self, paths: Iterable[str]) -> set[str]:
         """Those of the given paths that a row points to, an instance's or an aside's."""
         ...
@@ -51,6 +58,14 @@ class Instances(Protocol):
     def count(self) -> int: ...
     def add_aside(self, aside: Aside) -> bool:
         """Note what lies aside; False when that object is noted already."""
+        ...
+
+    def correction_of(self, sop_instance_uid: str) -> Aside | None:
+        """The latest correction of an instance."""
+        ...
+
+    def corrections(self, study_uid: str, *, up_to_revision: int) -> list[Aside]:
+        """Corrections of a study, those of later revisions left out, the oldest first."""
         ...
 
     def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]: ...
@@ -387,6 +402,10 @@ class InstanceFiles(Protocol):
     def all_asides(self) -> Iterable[str]: ...
     def adopt(self, files: Sequence[Path], *, job_id: str, attempt: int) -> list[str]:
         """Take finished result files over, durably; returns their paths in the same order."""
+        ...
+
+    def quarantine(self, *, job_id: str, attempt: int, note: Mapping[str, Any]) -> str:
+        """Keep the directory of a run, with a note that says why; returns where. Nothing ever removes it again."""
         ...
 
     def job_dir(self, job_id: str, attempt: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from node.domain.instance import Instance, Origin
 from node.domain.job import Job, JobInput, JobOutput, Outcome, Provenance, ResultFile
 from node.domain.model import ModelVersion, Qualification
 from node.domain.peer import Peer
+from node.domain.profile import Profile
 from node.domain.route import Condition, Operator, Route
 from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
@@ -116,7 +117,14 @@ class House:
         self.dispatch.route()
         self.worker(lambda job: succeed(job, results=1, prefix="9")).work()
 
-    def worker(self, run: Callable[[JobInput], JobOutput], *, stopping: bool = False, attempts: int = 3) -> Work:
+    def worker(
+        self,
+        run: Callable[[JobInput], JobOutput],
+        *,
+        stopping: bool = False,
+        attempts: int = 3,
+        profiles: Mapping[str, Profile] | None = None,
+    ) -> Work:
         """A worker whose engine is a function."""
         return Work(
             self.database.write,
@@ -134,6 +142,7 @@ class House:
             lease=LEASE,
             timeout=timedelta(seconds=900),
             retry=RETRY,
+            profiles=profiles or {},
             stopping=lambda: stopping,
         )
 
@@ -214,14 +223,15 @@ def trial_provenance(trial: Trial, started_at: datetime) -> Provenance:
 
 
 def succeed(job: JobInput, *, results: int = 3, prefix: str = "") -> JobOutput:
-    """A run that writes result files, the last one playing the SR."""
+    """A run that writes result files for each profile, the last one of each playing the SR."""
     made = []
-    for number in range(results):
-        uid = f"2.25.{prefix}{number + 1}"
-        path = job.out_dir / f"{uid}.dcm"
-        path.write_bytes(part10_head("1.2.840.10008.5.1.4.1.1.88.34", uid) + b"result")
-        digest = hashlib.sha256(b"result").hexdigest()
-        made.append(ResultFile(uid, CT, "2.25.9", job.study.study_uid, EXPLICIT, digest, 6, path))
+    for place, profile in enumerate(job.profiles):
+        for number in range(results):
+            uid = f"2.25.{prefix}{results * place + number + 1}"
+            path = job.out_dir / f"{uid}.dcm"
+            path.write_bytes(part10_head("1.2.840.10008.5.1.4.1.1.88.34", uid) + b"result")
+            digest = hashlib.sha256(b"result").hexdigest()
+            made.append(ResultFile(uid, CT, "2.25.9", job.study.study_uid, EXPLICIT, digest, 6, path, profile.name))
     return JobOutput(Outcome.SUCCEEDED, results=tuple(made), findings={"regions": {}}, timings={"read": 0.1})
 
 

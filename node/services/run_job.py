@@ -93,6 +93,8 @@ def run_job(
         output = JobOutput(Outcome.SUCCEEDED, results=results, findings=findings.summary())
     except Refused as refusal:
         output = JobOutput(Outcome.REFUSED, reason=f"{refusal.code}: {refusal.reason}")
+    except CheckFailed as error:
+        output = replace(_failed(error), problems=tuple(error.problems))
     except MemoryError:
         output = _failed(OutOfMemory("the host had too little memory"))
     except AinodeError as error:
@@ -148,12 +150,33 @@ def _run(job: JobInput, pipeline: Pipeline, read: ReadVolume, stage: Stages) -> 
     )
     stage("compose")
     headers = _headers(volume, selection.series)
-    results = write(compose(job.provenance, findings, headers), job.out_dir)
-    stage("check")
-    problems = check([r.path for r in results], headers, findings)
+    return findings, _results(job, findings, headers, stage)
+
+
+def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: Stages) -> tuple[ResultFile, ...]:
+    """The result sets of every profile, each in a folder of its own where there are several, all of them checked.
+
+    Raises:
+        CheckFailed: some object is not as it has to be. Then none of them is to be sent, of no profile.
+    """
+    identified = None if job.identity is None else dcmread(job.identity, stop_before_pixels=True)
+    results: list[ResultFile] = []
+    problems: list[str] = []
+    for profile in job.profiles:
+        folder = job.out_dir if len(job.profiles) == 1 else job.out_dir / profile.name
+        folder.mkdir(exist_ok=True)
+        stage("compose")
+        supersedes = job.supersedes.get(profile.name, ())
+        composed = compose(job.provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
+        written = [replace(result, profile=profile.name) for result in write(composed, folder)]
+        stage("check")
+        paths = [result.path for result in written]
+        found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
+        problems += [problem if len(job.profiles) == 1 else f"{profile.name}: {problem}" for problem in found]
+        results += written
     if problems:
         raise CheckFailed(problems)
-    return findings, tuple(results)
+    return tuple(results)
 
 
 def _headers(volume: Volume, series: SeriesContent) -> list[Dataset]:

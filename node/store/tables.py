@@ -71,9 +71,10 @@ class AsideRow(SQLModel, table=True):
     path: str = Field(unique=True)
     at: datetime = _time()
     peer: str | None = None
-    sop_instance_uid: str | None = None
+    sop_instance_uid: str | None = Field(default=None, index=True)
     study_uid: str | None = Field(default=None, index=True)
     digest: str | None = None
+    revision: int = 0
 
 
 class StudyRow(SQLModel, table=True):
@@ -96,7 +97,7 @@ class JobRow(SQLModel, table=True):
     """One run of one model version over one study revision."""
 
     __tablename__ = "job"
-    __table_args__ = (Index("ix_job_due", "state", "not_before"),)
+    __table_args__ = (Index("ix_job_due", "state", "not_before"), Index("ix_job_noticed", "noticed", "state"))
 
     id: str = Field(sa_column=Column(String(36), primary_key=True))
     study_uid: str = Field(index=True)
@@ -120,6 +121,7 @@ class JobRow(SQLModel, table=True):
     timings: dict[str, float] | None = _json()
     role: str
     priority: int
+    noticed: bool = False
 
 
 class DeliveryRow(SQLModel, table=True):
