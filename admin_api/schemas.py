@@ -11,6 +11,7 @@ from node.domain.delivery import DeliveryState
 from node.domain.events import Subject
 from node.domain.instance import AsideReason
 from node.domain.job import JobState, Role
+from node.domain.peer import Verify
 from node.domain.priority import Priority
 from node.domain.route import Operator
 from node.domain.study import StudyState
@@ -60,6 +61,9 @@ class PeerOut(Schema):
     send: bool
     deliveries: dict[DeliveryState, int]
     oldest_pending_seconds: Annotated[float | None, Field(description="Age of the delivery that waits longest.")]
+    verify: Annotated[Verify, Field(description="How it is proved that the peer has what it was sent.")]
+    unverified: Annotated[int, Field(description="Instances that were delivered and are to be verified.")]
+    oldest_unverified_seconds: Annotated[float | None, Field(description="Time since the first of them was delivered.")]
 
 
 class StatusOut(Schema):

@@ -26,11 +26,11 @@ from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import InvalidInput, PeerUnreachable
 from node.domain.ids import checked_ae_title
 from node.domain.job import Job, JobOutput, Outcome, Role
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
 from node.domain.profile import Profile
 from node.domain.study import Study
 from node.offline import Explained
-from node.services.queries import NodeStatus
+from node.services.queries import NodeStatus, PeerStatus
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -223,7 +223,16 @@ def show_status(status: NodeStatus) -> None:
             waiting = peer.deliveries[DeliveryState.PENDING] + peer.deliveries[DeliveryState.SENDING]
             dead = peer.deliveries[DeliveryState.DEAD]
             since = f", the oldest for {peer.oldest_pending_seconds:.0f} s" if peer.oldest_pending_seconds else ""
-            out.print(f"  to {peer.name:8}{waiting} waiting{since}, {dead} dead")
+            out.print(f"  to {peer.name:8}{waiting} waiting{since}, {_arrived(peer)}, {dead} dead")
+
+
+def _arrived(peer: PeerStatus) -> str:
+    """What the peer has answered with success, and what of it was verified."""
+    delivered, committed = peer.deliveries[DeliveryState.DELIVERED], peer.deliveries[DeliveryState.COMMITTED]
+    if peer.verify is Verify.NONE:
+        return f"{delivered + committed} delivered"
+    since = f", the oldest for {peer.oldest_unverified_seconds:.0f} s" if peer.oldest_unverified_seconds else ""
+    return f"{peer.unverified} delivered and not verified{since}, {committed} committed"
 
 
 def show_studies(studies: list[Study]) -> None:

@@ -17,7 +17,7 @@ from node.domain.errors import NotFound
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobState
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.observe.metrics import Snapshot
@@ -38,7 +38,10 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """A peer and its part of the outbox. ``host`` and ``port`` are None for a peer that is no longer configured."""
+    """A peer and its part of the outbox. ``host`` and ``port`` are None for a peer that is no longer configured.
+
+    ``unverified`` is how many instances were delivered and are to be verified; 0 where ``verify`` is none.
+    """
 
     name: str
     ae_title: str | None
@@ -48,6 +51,9 @@ class PeerStatus:
     send: bool
     deliveries: Mapping[DeliveryState, int]
     oldest_pending_seconds: float | None
+    verify: Verify
+    unverified: int
+    oldest_unverified_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class Queries:
                 jobs=tx.jobs.counts(),
                 deliveries=tx.deliveries.counts(),
                 oldest_pending={p: (now - at).total_seconds() for p, at in tx.deliveries.oldest_pending().items()},
+                unverified={p: (n, (now - at).total_seconds()) for p, (n, at) in tx.deliveries.unverified().items()},
                 commitments=tx.commitments.counts(),
                 instances=tx.instances.count(),
                 asides=tx.instances.count_asides(),
@@ -212,6 +219,8 @@ def _peers(configured: Sequence[Peer], held: Snapshot) -> Iterable[PeerStatus]:
     owed = {name for name, _ in held.deliveries}
     for name in [*known, *sorted(owed - known.keys())]:
         peer = known.get(name)
+        verify = peer.verify if peer else Verify.NONE
+        unverified, since = held.unverified.get(name, (0, None)) if verify is not Verify.NONE else (0, None)
         yield PeerStatus(
             name=name,
             ae_title=peer.ae_title if peer else None,
@@ -221,6 +230,9 @@ def _peers(configured: Sequence[Peer], held: Snapshot) -> Iterable[PeerStatus]:
             send=peer.send if peer else False,
             deliveries={state: held.deliveries.get((name, state), 0) for state in DeliveryState},
             oldest_pending_seconds=held.oldest_pending.get(name),
+            verify=verify,
+            unverified=unverified,
+            oldest_unverified_seconds=since,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import pytest
 from node.domain.delivery import DeliveryState
 from node.domain.errors import IllegalStep, NotFound
 from node.domain.job import JobOutput, JobState, Outcome
+from node.domain.peer import Verify
 from node.domain.study import StudyState
 from node.services.queries import as_json
 from tests.admin import DONE, FAILED, REFUSED, AdminHouse
-from tests.house import succeed
+from tests.fakes import FakeVerifier
+from tests.house import PACS, everything, succeed
 
 
 @pytest.fixture
@@ -52,6 +54,23 @@ def test_status_after_a_day_of_work(house: AdminHouse) -> None:
     assert (status.instances, status.asides, status.free_bytes) == (7 + 3, 1, 5_000_000_000)
     assert (status.ready, status.problems) == (False, ("free space is low",))
     assert status.uptime_seconds == (house.clock.now() - started).total_seconds() > 0
+
+
+def test_a_peer_shows_what_waits_to_be_verified_and_for_how_long(house: AdminHouse) -> None:
+    peer = house.peers[1] = replace(PACS, verify=Verify.QUERY)
+    house.job_of(DONE)
+    house.worker(succeed).work()
+    everything(house.outbox(peer=peer))
+    house.clock.tick(90)
+    _, pacs = house.queries.status().peers
+    assert (pacs.verify, pacs.unverified, pacs.oldest_unverified_seconds) == (Verify.QUERY, 3, 90.0)
+    assert pacs.deliveries[DeliveryState.COMMITTED] == 0
+    house.by_query(FakeVerifier("2.25.1", "2.25.3"), peer).verify()
+    _, pacs = house.queries.status().peers
+    assert (pacs.unverified, pacs.deliveries[DeliveryState.COMMITTED]) == (1, 2)
+    house.peers[1] = PACS
+    _, pacs = house.queries.status().peers
+    assert (pacs.verify, pacs.unverified, pacs.oldest_unverified_seconds) == (Verify.NONE, 0, None)
 
 
 def test_a_peer_shows_what_it_is_owed_and_for_how_long(house: AdminHouse) -> None:
