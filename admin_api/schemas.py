@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from node.domain.circuit import CircuitState
 from node.domain.delivery import DeliveryState
 from node.domain.events import Subject
 from node.domain.instance import AsideReason
@@ -49,6 +50,17 @@ class ReadyOut(Schema):
     problems: list[str]
 
 
+class CircuitOut(Schema):
+    """Whether a peer answers: one that is open is only probed."""
+
+    peer: str
+    state: CircuitState
+    since: datetime
+    failures: Annotated[int, Field(description="In a row, failed probes too.")]
+    probe_at: Annotated[datetime | None, Field(description="When it is probed next.")]
+    reason: Annotated[str | None, Field(description="What the last failure was.")]
+
+
 class PeerOut(Schema):
     """A peer and its part of the outbox."""
 
@@ -60,6 +72,7 @@ class PeerOut(Schema):
     send: bool
     deliveries: dict[DeliveryState, int]
     oldest_pending_seconds: Annotated[float | None, Field(description="Age of the delivery that waits longest.")]
+    circuit: Annotated[CircuitOut | None, Field(description="null: it never failed to answer")]
 
 
 class StatusOut(Schema):
@@ -161,6 +174,7 @@ class DeliveryOut(Schema):
     verify_at: Annotated[datetime | None, Field(description="When the peer is asked (again) whether it has it.")]
     transaction_uid: Annotated[str | None, Field(description="The storage commitment that was asked for it.")]
     missing: Annotated[int, Field(description="How often the peer had answered with success and did not have it.")]
+    refusals: Annotated[int, Field(description="How often it was answered in a way that seldom passes.")]
 
 
 class DecisionOut(Schema):

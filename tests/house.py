@@ -17,11 +17,13 @@ from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
 from node.services.assemble import Assemble
 from node.services.beside import Beside
+from node.services.breaker import Breaker
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.gate import Gate
 from node.services.locate import Locate
 from node.services.models import Models
+from node.services.outbox import Outbox, Patience
 from node.services.oversight import Oversight
 from node.services.register import Register
 from node.services.replay import Replay
@@ -36,6 +38,9 @@ PACS = Peer("PACS", "PACS", "127.0.0.1", 104, send=True)
 QUIET = timedelta(seconds=10)
 LEASE = timedelta(seconds=60)
 RETRY = timedelta(seconds=10)
+PATIENCE = Patience(
+    lease=LEASE, retry=RETRY, retry_max=timedelta(seconds=600), give_up=timedelta(days=7), draw=lambda: 0.5
+)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -139,21 +144,16 @@ class House:
             stopping=lambda: stopping,
         )
 
-    def outbox(self, *, batch: int = 500) -> Deliver:
-        """The outbox of PACS."""
-        return Deliver(
-            self.database.write,
-            self.clock,
-            self.files,
-            self.sender,
-            PACS,
-            owner="here/1/1",
-            lease=LEASE,
-            retry=RETRY,
-            retry_max=timedelta(seconds=600),
-            give_up=timedelta(days=7),
-            batch=batch,
-        )
+    def outbox(self, *, batch: int = 500, peer: Peer = PACS) -> Deliver:
+        """A courier of a peer, with an outbox of its own."""
+        return self.couriers(1, batch=batch, peer=peer)[0]
+
+    def couriers(self, number: int, *, batch: int = 500, peer: Peer = PACS) -> list[Deliver]:
+        """Couriers that share the outbox of a peer; no chance in their pauses."""
+        write, read = self.database.write, self.database.read
+        breaker = Breaker(write, self.clock, self.sender, peer, PATIENCE.pause)
+        outbox = Outbox(write, read, self.clock, peer, breaker, PATIENCE)
+        return [Deliver(outbox, self.files, self.sender, owner="here/1/1", batch=batch) for _ in range(number)]
 
     def close(self) -> None:
         self.database.close()
@@ -190,5 +190,5 @@ def succeed(job: JobInput, *, results: int = 3, prefix: str = "") -> JobOutput:
 
 
 def everything(outbox: Deliver) -> int:
-    """Deliver until nothing is due (the first goes alone, to see whether the peer is there); returns how many."""
+    """Deliver until nothing is due; returns how many."""
     return sum(iter(outbox.deliver, 0))

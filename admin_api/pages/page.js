@@ -120,6 +120,7 @@ function drawPeers(peers) {
     { head: "Pending", cell: count("pending", "sending") },
     { head: "Delivered", cell: count("delivered", "committed") },
     { head: "Dead", cell: count("dead") },
+    { head: "Answers", cell: (p) => (p.circuit === null || p.circuit.state === "closed" ? "yes" : `no: ${p.circuit.reason}`) },
     { head: "Oldest", cell: (p) => (p.oldest_pending_seconds === null ? "–" : span(p.oldest_pending_seconds)) },
   ], "No peers are configured.");
 }

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from node.domain.circuit import Circuit
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import NotFound
 from node.domain.events import Event
@@ -38,7 +39,10 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """A peer and its part of the outbox. ``host`` and ``port`` are None for a peer that is no longer configured."""
+    """A peer and its part of the outbox. ``host`` and ``port`` are None for a peer that is no longer configured.
+
+    ``circuit`` is whether it answers, None where it never failed to.
+    """
 
     name: str
     ae_title: str | None
@@ -48,6 +52,7 @@ class PeerStatus:
     send: bool
     deliveries: Mapping[DeliveryState, int]
     oldest_pending_seconds: float | None
+    circuit: Circuit | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class Queries:
         """The node, its counts and its peers. Every state has a count, zero too."""
         facts = self._facts
         now = self._clock.now()
+        with self._read() as tx:
+            circuits = tx.circuits.all()
         held = self._snapshot(now)
         problems = tuple(facts.problems())
         by_state: Counter[DeliveryState] = Counter()
@@ -120,7 +127,7 @@ class Queries:
             studies={state: held.studies.get(state, 0) for state in StudyState},
             jobs={state: held.jobs.get(state, 0) for state in JobState},
             deliveries={state: by_state[state] for state in DeliveryState},
-            peers=tuple(_peers(facts.peers, held)),
+            peers=tuple(_peers(facts.peers, held, circuits)),
             instances=held.instances,
             asides=held.asides,
             free_bytes=held.free_bytes,
@@ -137,6 +144,7 @@ class Queries:
                 jobs=tx.jobs.counts(),
                 deliveries=tx.deliveries.counts(),
                 oldest_pending={p: (now - at).total_seconds() for p, at in tx.deliveries.oldest_pending().items()},
+                circuits={peer: circuit.state for peer, circuit in tx.circuits.all().items()},
                 commitments=tx.commitments.counts(),
                 instances=tx.instances.count(),
                 asides=tx.instances.count_asides(),
@@ -206,7 +214,7 @@ class Queries:
             return tx.journal.latest(limit=limit)
 
 
-def _peers(configured: Sequence[Peer], held: Snapshot) -> Iterable[PeerStatus]:
+def _peers(configured: Sequence[Peer], held: Snapshot, circuits: Mapping[str, Circuit]) -> Iterable[PeerStatus]:
     """The configured peers, then those that have left the configuration but still have rows in the outbox."""
     known = {peer.name: peer for peer in configured}
     owed = {name for name, _ in held.deliveries}
@@ -221,6 +229,7 @@ def _peers(configured: Sequence[Peer], held: Snapshot) -> Iterable[PeerStatus]:
             send=peer.send if peer else False,
             deliveries={state: held.deliveries.get((name, state), 0) for state in DeliveryState},
             oldest_pending_seconds=held.oldest_pending.get(name),
+            circuit=circuits.get(name),
         )
 
 

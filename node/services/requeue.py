@@ -79,4 +79,5 @@ class Requeue:
                 created_at=now,  # the time after which a delivery is given up runs from here
                 status=None,
                 reason=None,
+                refusals=0,
             )

@@ -168,7 +168,7 @@ class Work:
         with self._write() as tx:
             tx.instances.add(_instance(job, r, path, now) for r, path in zip(output.results, paths, strict=True))
             tx.deliveries.add(
-                _delivery(job, result, path, peer, position, now)
+                _delivery(job, result, path, peer, position, now, closes=position == len(paths) - 1)
                 for peer in job.send_to
                 for position, (result, path) in enumerate(zip(output.results, paths, strict=True))
             )
@@ -242,7 +242,9 @@ def _instance(job: Job, result: ResultFile, path: str, now: datetime) -> Instanc
     )
 
 
-def _delivery(job: Job, result: ResultFile, path: str, peer: str, position: int, now: datetime) -> Delivery:
+def _delivery(
+    job: Job, result: ResultFile, path: str, peer: str, position: int, now: datetime, *, closes: bool
+) -> Delivery:
     return Delivery(
         id=0,
         job_id=job.id,
@@ -257,4 +259,6 @@ def _delivery(job: Job, result: ResultFile, path: str, peer: str, position: int,
         position=position,
         created_at=now,
         not_before=now,
+        priority=job.priority,
+        closes=closes,
     )

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from node.domain.circuit import Circuit, CircuitState
 from node.domain.instance import Answer
 from tests.admin import TOKEN, AdminHouse, serving
 
@@ -42,6 +43,14 @@ def test_gauges_show_what_the_store_holds(house: AdminHouse) -> None:
     assert value(house, "ainode_aside_objects") == 1
     assert value(house, "ainode_free_bytes") == 5_000_000_000
     assert value(house, "ainode_build_info", version="0.1.0") == 1
+
+
+def test_a_peer_that_is_down_is_zero(house: AdminHouse) -> None:
+    assert value(house, "ainode_peer_up", peer="PACS") == 1
+    with house.database.write() as tx:
+        tx.circuits.put(Circuit("PACS", CircuitState.OPEN, house.clock.now(), 1, house.clock.now(), "refused"))
+    assert value(house, "ainode_peer_up", peer="PACS") == 0
+    assert value(house, "ainode_peer_up", peer="CT1") is None
 
 
 def test_a_state_without_anything_in_it_is_zero_and_not_absent(house: AdminHouse) -> None:
