@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,10 +34,12 @@ from node.front import Told, new_front, new_receive
 from node.observe.metrics import Metrics
 from node.schedule import Ticker
 from node.services.assemble import Assemble
+from node.services.breaker import Breaker
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.evidence import Evidence
 from node.services.inbox import Inbox
+from node.services.outbox import Outbox, Patience
 from node.services.recover import Recover
 from node.services.request_commitment import RequestCommitments
 from node.services.stow import Stow
@@ -204,23 +207,23 @@ class Receiver:
 
 
 def couriers(core: Core, ticker: Ticker) -> None:
-    """One outbox for every peer that is sent to, each on its own tick."""
+    """For every peer that is sent to as many couriers as it may have associations, each on its own tick."""
     deliver = core.settings.deliver
+    patience = Patience(
+        lease=timedelta(seconds=deliver.lease_seconds),
+        retry=timedelta(seconds=deliver.retry_seconds),
+        retry_max=timedelta(seconds=deliver.retry_max_seconds),
+        give_up=timedelta(days=deliver.give_up_days),
+        draw=random.random,
+    )
     sender = StorageSender(core.settings.node.ae_title, core.tls)
+    database, clock = core.database, core.clock
     for peer in senders(core):
-        outbox = Deliver(
-            core.database.write,
-            core.clock,
-            core.files,
-            sender,
-            peer,
-            owner=core.owner,
-            lease=timedelta(seconds=deliver.lease_seconds),
-            retry=timedelta(seconds=deliver.retry_seconds),
-            retry_max=timedelta(seconds=deliver.retry_max_seconds),
-            give_up=timedelta(days=deliver.give_up_days),
-        )
-        ticker.every(_TICK, f"deliver to {peer.name}", outbox.deliver)
+        breaker = Breaker(database.write, clock, sender, peer, patience.pause)
+        outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
+        for number in range(peer.associations):
+            courier = Deliver(outbox, core.files, sender, owner=core.owner)
+            ticker.every(_TICK, f"deliver to {peer.name}, {number + 1}", courier.deliver)
 
 
 def verifiers(core: Core, ticker: Ticker) -> None:
@@ -249,7 +252,7 @@ def verified(core: Core) -> list[Peer]:
 
 def new_ticker(core: Core) -> Ticker:
     """A ticker with a thread for every peer that it waits for, and some for the node itself."""
-    waited_for = len(senders(core)) + len(verified(core)) + len(served.called(core))
+    waited_for = sum(p.associations for p in senders(core)) + len(verified(core)) + len(served.called(core))
     waited_for += sum(p.query for p in core.peers.values())
     return Ticker(threads=waited_for + core.settings.node.receivers + 4)
 

@@ -224,6 +224,10 @@ def show_status(status: NodeStatus) -> None:
             dead = peer.deliveries[DeliveryState.DEAD]
             since = f", the oldest for {peer.oldest_pending_seconds:.0f} s" if peer.oldest_pending_seconds else ""
             out.print(f"  to {peer.name:8}{waiting} waiting{since}, {_arrived(peer)}, {dead} dead")
+            if peer.circuit is not None and not peer.circuit.is_up:
+                out.print(
+                    f"     {'':8}does not answer since {peer.circuit.since:%Y-%m-%d %H:%M}: {peer.circuit.reason}"
+                )
 
 
 def _arrived(peer: PeerStatus) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from node.domain.audit import AuditEntry
+from node.domain.circuit import Circuit
 from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.comparison import Comparison
 from node.domain.delivery import Delivery, DeliveryState
@@ -19,6 +20,7 @@ from node.domain.job import Job, JobInput, JobOutput, JobState, ResultReference
 from node.domain.manifest import Manifest, ManifestKind
 from node.domain.model import KnownVersion, ModelVersion
 from node.domain.peer import Peer
+from node.domain.priority import Priority
 from node.domain.rollout import Rollout
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
@@ -132,7 +134,24 @@ class Deliveries(Protocol):
         ...
 
     def get(self, delivery_id: int) -> Delivery | None: ...
-    def claim(self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int) -> list[Delivery]: ...
+    def claim(
+        self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int, trial: bool = False
+    ) -> list[Delivery]:
+        """Take what is due, in sending order: the most urgent job first, then the oldest; of a job what closes it last.
+
+        Nothing of a job of which somebody is sending; and what closes it not before all others of it are due or done.
+        With ``trial`` what was tried least comes first: one that the peer chokes on must not be the only one tried.
+        """
+        ...
+
+    def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:
+        """Whether something more urgent than this is due."""
+        ...
+
+    def overdue(self, peer: str, before: datetime, *, limit: int = 1000) -> list[Delivery]:
+        """Pending ones that were created before a time."""
+        ...
+
     def update(self, before: Delivery, after: Delivery) -> None: ...
     def heartbeat(self, deliveries: Sequence[Delivery], *, now: datetime, lease: timedelta) -> None: ...
     def owned(self) -> list[Delivery]: ...
@@ -164,6 +183,15 @@ class Deliveries(Protocol):
 
     def unverified(self) -> dict[str, tuple[int, datetime]]:
         """By peer, how many delivered instances are to be verified, and when the one that waits longest was sent."""
+        ...
+
+
+class Circuits(Protocol):
+    """Which peers answer."""
+
+    def put(self, circuit: Circuit) -> None: ...
+    def all(self) -> dict[str, Circuit]:
+        """By peer; one that never failed has none."""
         ...
 
 
@@ -310,6 +338,8 @@ class UnitOfWork(Protocol):
     @property
     def deliveries(self) -> Deliveries: ...
     @property
+    def circuits(self) -> Circuits: ...
+    @property
     def commitments(self) -> Commitments: ...
     @property
     def asked_commitments(self) -> AskedCommitments: ...
@@ -419,11 +449,32 @@ class InstanceFiles(Protocol):
         ...
 
 
+def every(index: int) -> bool:
+    """For ``Sender.send``: all are sent."""
+    return True
+
+
+def idle() -> None:
+    """For ``Sender.send``: nobody waits for a sign of life."""
+
+
 class Sender(Protocol):
     """Sends instances to a peer."""
 
-    def send(self, peer: Peer, files: Sequence[Path], on_status: Callable[[int, int, str], None]) -> None:
-        """Send over one association, in order; ``on_status(index, status, comment)`` after each answer.
+    def send(
+        self,
+        peer: Peer,
+        files: Sequence[Path],
+        on_status: Callable[[int, int, str], None],
+        *,
+        wanted: Callable[[int], bool] = every,
+        beat: Callable[[], None] = idle,
+    ) -> None:
+        """Send in order; ``on_status(index, status, comment)`` after each answer.
+
+        Args:
+            wanted: asked of each when all before it are answered; what it denies is left out without a status.
+            beat: called now and then while an object goes out.
 
         Raises:
             PeerUnreachable: no association, or it broke; what was answered until then stands.
@@ -431,7 +482,12 @@ class Sender(Protocol):
         ...
 
     def echo(self, peer: Peer) -> None:
-        """C-ECHO. Raises ``PeerUnreachable``."""
+        """Ask whether the peer is there: a C-ECHO, or its like.
+
+        Raises:
+            PeerUnreachable: it is not.
+            Rejected: it is there, and refuses the question.
+        """
         ...
 
 

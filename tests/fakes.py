@@ -10,8 +10,10 @@ from node.domain.commitment import Reference
 from node.domain.errors import PeerUnreachable
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
+from node.domain.status import Verdict, verdict
 from node.domain.trial import TrialInput, TrialOutput
 from node.domain.verification import CommitmentReport, Wanted
+from node.ports import every, idle
 
 
 class FakeClock:
@@ -29,28 +31,44 @@ class FakeClock:
 
 
 class FakeSender:
-    """A peer that answers as told; ``down`` makes it unreachable, ``break_after`` cuts an association short."""
+    """A peer that answers as told; ``down`` makes it unreachable, ``break_after`` cuts an association short.
+
+    So does every object that ``breaks`` names. ``echoes`` counts the probes.
+    """
 
     def __init__(self) -> None:
         self.down = False
         self.break_after: int | None = None
         self.status: Callable[[Path], int] = lambda path: 0
         self.stored: list[str] = []
-        self.calls = 0
+        self.breaks: set[str] = set()
+        self.echoes = self.calls = 0
 
-    def send(self, peer: Peer, files: Sequence[Path], on_status: Callable[[int, int, str], None]) -> None:
+    def send(
+        self,
+        peer: Peer,
+        files: Sequence[Path],
+        on_status: Callable[[int, int, str], None],
+        *,
+        wanted: Callable[[int], bool] = every,
+        beat: Callable[[], None] = idle,
+    ) -> None:
         self.calls += 1
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
         for index, path in enumerate(files):
-            if index == self.break_after:
+            if not wanted(index):
+                continue
+            if index == self.break_after or path.name in self.breaks:
                 raise PeerUnreachable(f"{peer.name}: the association broke")
             status = self.status(path)
-            if status == 0:
+            beat()
+            if verdict(status) is Verdict.ACK:
                 self.stored.append(path.name)
             on_status(index, status, "")
 
     def echo(self, peer: Peer) -> None:
+        self.echoes += 1
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
 

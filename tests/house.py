@@ -20,18 +20,21 @@ from node.files.models import ModelFiles
 from node.ports import CommitmentRequester, Verifier
 from node.services.assemble import Assemble
 from node.services.beside import Beside
+from node.services.breaker import Breaker
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.gate import Gate
 from node.services.locate import Locate
 from node.services.models import Models
+from node.services.outbox import Outbox, Patience
 from node.services.oversight import Oversight
 from node.services.register import Register
 from node.services.replay import Replay
 from node.services.request_commitment import RequestCommitments, TakeReports
 from node.services.requeue import Requeue
 from node.services.rollout import Rollouts
-from node.services.verify import Patience, VerifyByQuery
+from node.services.verify import Patience as VerifyPatience
+from node.services.verify import VerifyByQuery
 from node.services.work import Work
 from node.store.database import Database
 from tests.fakes import FakeClock, FakeEngine, FakeSender
@@ -42,6 +45,9 @@ PACS = Peer("PACS", "PACS", "127.0.0.1", 104, send=True)
 QUIET = timedelta(seconds=10)
 LEASE = timedelta(seconds=60)
 RETRY = timedelta(seconds=10)
+PATIENCE = Patience(
+    lease=LEASE, retry=RETRY, retry_max=timedelta(seconds=600), give_up=timedelta(days=7), draw=lambda: 0.5
+)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -87,7 +93,7 @@ class House:
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
         self.requeue = Requeue(self.database.write, self.clock)
         self._transactions = itertools.count(1001)
-        self.take_reports = TakeReports(self.database.write, self.clock, PATIENCE)
+        self.take_reports = TakeReports(self.database.write, self.clock, VERIFY_PATIENCE)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
@@ -165,24 +171,19 @@ class House:
         )
 
     def outbox(self, *, batch: int = 500, peer: Peer = PACS) -> Deliver:
-        """The outbox of one peer."""
-        return Deliver(
-            self.database.write,
-            self.clock,
-            self.files,
-            self.sender,
-            peer,
-            owner="here/1/1",
-            lease=LEASE,
-            retry=RETRY,
-            retry_max=timedelta(seconds=600),
-            give_up=timedelta(days=7),
-            batch=batch,
-        )
+        """A courier of a peer, with an outbox of its own."""
+        return self.couriers(1, batch=batch, peer=peer)[0]
+
+    def couriers(self, number: int, *, batch: int = 500, peer: Peer = PACS) -> list[Deliver]:
+        """Couriers that share the outbox of a peer; no chance in their pauses."""
+        write, read = self.database.write, self.database.read
+        breaker = Breaker(write, self.clock, self.sender, peer, PATIENCE.pause)
+        outbox = Outbox(write, read, self.clock, peer, breaker, PATIENCE)
+        return [Deliver(outbox, self.files, self.sender, owner="here/1/1", batch=batch) for _ in range(number)]
 
     def by_query(self, verifier: Verifier, peer: Peer) -> VerifyByQuery:
         """What looks for the results at a peer that answers queries."""
-        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, PATIENCE)
+        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, VERIFY_PATIENCE)
 
     def by_commitment(self, requester: CommitmentRequester, peer: Peer) -> RequestCommitments:
         """What asks a peer to commit to the results; its transactions are 2.25.1001, 2.25.1002, …"""
@@ -193,7 +194,7 @@ class House:
             requester,
             self.take_reports,
             peer,
-            PATIENCE,
+            VERIFY_PATIENCE,
             new_uid=lambda: f"2.25.{next(self._transactions)}",
         )
 
@@ -201,7 +202,7 @@ class House:
         self.database.close()
 
 
-PATIENCE = Patience(RETRY, timedelta(seconds=600), timedelta(days=7))
+VERIFY_PATIENCE = VerifyPatience(RETRY, timedelta(seconds=600), timedelta(days=7))
 
 
 def part10_head(sop_class_uid: str, uid: str) -> bytes:
@@ -236,5 +237,5 @@ def succeed(job: JobInput, *, results: int = 3, prefix: str = "") -> JobOutput:
 
 
 def everything(outbox: Deliver) -> int:
-    """Deliver until nothing is due (the first goes alone, to see whether the peer is there); returns how many."""
+    """Deliver until nothing is due; returns how many."""
     return sum(iter(outbox.deliver, 0))

@@ -126,6 +126,7 @@ function drawPeers(peers) {
     { head: "Committed", cell: (p) => (p.verify === "none" && !p.deliveries.committed ? "–" : String(p.deliveries.committed)) },
     { head: "To verify", cell: toVerify },
     { head: "Dead", cell: count("dead") },
+    { head: "Answers", cell: (p) => (p.circuit === null || p.circuit.state === "closed" ? "yes" : `no: ${p.circuit.reason}`) },
     { head: "Oldest", cell: (p) => (p.oldest_pending_seconds === null ? "–" : span(p.oldest_pending_seconds)) },
   ], "No peers are configured.");
 }

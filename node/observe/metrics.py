@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from node.domain.circuit import CircuitState
 from node.domain.commitment import CommitmentState
 from node.domain.delivery import DeliveryState
 from node.domain.instance import Answer
@@ -38,6 +39,7 @@ class Snapshot:
     deliveries: Mapping[tuple[str, DeliveryState], int]
     oldest_pending: Mapping[str, float]
     unverified: Mapping[str, tuple[int, float]]
+    circuits: Mapping[str, CircuitState]
     commitments: Mapping[CommitmentState, int]
     instances: int
     asides: int
@@ -112,6 +114,7 @@ class _Gauges(Collector):
         yield self._deliveries(now)
         yield self._oldest(now)
         yield from self._unverified(now)
+        yield self._up(now)
         yield GaugeMetricFamily("ainode_instances", "Instances that are kept, results too.", now.instances)
         yield GaugeMetricFamily("ainode_aside_objects", "Objects that lie aside for a person to look at.", now.asides)
         yield GaugeMetricFamily("ainode_free_bytes", "Free bytes where the data directory lies.", now.free_bytes)
@@ -141,6 +144,13 @@ class _Gauges(Collector):
             oldest.add_metric([peer], seconds)
         yield number
         yield oldest
+
+    def _up(self, now: Snapshot) -> GaugeMetricFamily:
+        help_ = "Whether a peer that is sent to answers: 0 while it is only probed."
+        family = GaugeMetricFamily("ainode_peer_up", help_, labels=["peer"])
+        for peer in sorted(self._peers):
+            family.add_metric([peer], float(now.circuits.get(peer, CircuitState.CLOSED) is not CircuitState.OPEN))
+        return family
 
 
 def _by_state(name: str, help_: str, counts: Mapping[str, int]) -> GaugeMetricFamily:

@@ -83,4 +83,5 @@ class Requeue:
                 missing=0,
                 status=None,
                 reason=None,
+                refusals=0,
             )

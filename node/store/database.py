@@ -14,6 +14,7 @@ from sqlmodel import Session
 from node.domain.errors import InvalidSettings, Unavailable
 from node.ports import UnitOfWork
 from node.store.asked_commitments import AskedCommitmentRepository
+from node.store.circuits import CircuitRepository
 from node.store.commitments import CommitmentRepository
 from node.store.deliveries import DeliveryRepository
 from node.store.instances import InstanceRepository
@@ -29,7 +30,7 @@ from node.store.models import (
 )
 from node.store.studies import StudyRepository
 
-SCHEMA = "0007"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+SCHEMA = "0008"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
 
 
@@ -58,6 +59,11 @@ class SqlUnitOfWork:
     def deliveries(self) -> DeliveryRepository:
         """The outbox."""
         return DeliveryRepository(self._session)
+
+    @cached_property
+    def circuits(self) -> CircuitRepository:
+        """Which peers answer."""
+        return CircuitRepository(self._session)
 
     @cached_property
     def commitments(self) -> CommitmentRepository:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Session, col, func, select, update
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, and_, col, exists, func, select, update
 
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
@@ -35,16 +36,39 @@ class DeliveryRepository:
         row = self._session.get(DeliveryRow, delivery_id, populate_existing=True)
         return None if row is None else _delivery(row)
 
-    def claim(self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int) -> list[Delivery]:
-        """Take what is due for one peer, the oldest job first and within a job in sending order."""
+    def claim(
+        self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int, trial: bool = False
+    ) -> list[Delivery]:
+        """Take what is due for one peer, the most urgent job first, then the oldest; of a job what closes it last.
+
+        Nothing is taken of a job of which somebody is sending, so that its order holds over several couriers; and what
+        closes it only with or after all others, never ahead of one that waits. A ``trial`` takes what was tried least.
+        """
+        if self._session.get_bind().dialect.name == "postgresql":
+            # Two claims at once would each miss that the other takes of the same job. SQLite has one writer anyhow.
+            self._session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"deliveries of {peer}"))))
+        other = aliased(DeliveryRow)
+        of_its_job = exists().where(col(other.job_id) == col(DeliveryRow.job_id), col(other.peer) == peer)
+        waiting = of_its_job.where(~col(other.closes), col(other.state) == DeliveryState.PENDING.value)
+        if not trial:
+            waiting = waiting.where(col(other.not_before) > now)  # those that are due are taken with it, ahead of it
         chosen = (
             select(DeliveryRow.id)
             .where(
                 DeliveryRow.peer == peer,
                 DeliveryRow.state == DeliveryState.PENDING.value,
                 col(DeliveryRow.not_before) <= now,
+                ~of_its_job.where(col(other.state) == DeliveryState.SENDING.value),
+                ~and_(col(DeliveryRow.closes), waiting),
             )
-            .order_by(col(DeliveryRow.created_at), col(DeliveryRow.job_id), col(DeliveryRow.position))
+            .order_by(
+                *([col(DeliveryRow.attempt)] if trial else []),
+                col(DeliveryRow.priority).desc(),
+                col(DeliveryRow.created_at),
+                col(DeliveryRow.job_id),
+                col(DeliveryRow.closes),
+                col(DeliveryRow.position),
+            )
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
@@ -61,7 +85,26 @@ class DeliveryRepository:
             .execution_options(synchronize_session=False, populate_existing=True)
         )
         claimed = [_delivery(row) for row in self._session.execute(statement).scalars()]
-        return sorted(claimed, key=lambda d: (d.created_at, d.job_id, d.position))
+        return sorted(claimed, key=lambda d: (-d.priority, d.created_at, d.job_id, d.closes, d.position))
+
+    def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:
+        """Whether something more urgent than this is due for a peer."""
+        chosen = select(DeliveryRow.id).where(
+            DeliveryRow.peer == peer,
+            DeliveryRow.state == DeliveryState.PENDING.value,
+            col(DeliveryRow.not_before) <= now,
+            col(DeliveryRow.priority) > priority,
+        )
+        return self._session.exec(chosen.limit(1)).first() is not None
+
+    def overdue(self, peer: str, before: datetime, *, limit: int = 1000) -> list[Delivery]:
+        """Pending ones for a peer that were created before a time."""
+        chosen = select(DeliveryRow).where(
+            DeliveryRow.peer == peer,
+            DeliveryRow.state == DeliveryState.PENDING.value,
+            col(DeliveryRow.created_at) < before,
+        )
+        return [_delivery(row) for row in self._session.exec(chosen.order_by(col(DeliveryRow.id)).limit(limit))]
 
     def update(self, before: Delivery, after: Delivery) -> None:
         """Compare and set on state, attempt and owner.

@@ -157,6 +157,20 @@ class DeliveryRow(SQLModel, table=True):
     verify_at: datetime | None = _time(nullable=True)
     transaction_uid: str | None = Field(default=None, index=True)
     missing: int = 0
+    refusals: int = 0
+
+
+class CircuitRow(SQLModel, table=True):
+    """Whether a peer answers."""
+
+    __tablename__ = "circuit"
+
+    peer: str = Field(primary_key=True)
+    state: str
+    since: datetime = _time()
+    failures: int = 0
+    probe_at: datetime | None = _time(nullable=True)
+    reason: str | None = _text()
 
 
 class EventRow(SQLModel, table=True):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from node.domain.circuit import Circuit, CircuitState
 from node.domain.instance import Answer
 from node.domain.peer import Verify
 from node.observe.metrics import Metrics
@@ -59,6 +60,14 @@ def test_what_waits_to_be_verified_is_counted_where_it_is_verified(house: AdminH
     assert value(house, "ainode_deliveries_unverified", peer="PACS") == 3
     assert value(house, "ainode_delivery_oldest_unverified_seconds", peer="PACS") == 90
     assert value(house, "ainode_deliveries_unverified", peer="CT1") is None
+
+
+def test_a_peer_that_is_down_is_zero(house: AdminHouse) -> None:
+    assert value(house, "ainode_peer_up", peer="PACS") == 1
+    with house.database.write() as tx:
+        tx.circuits.put(Circuit("PACS", CircuitState.OPEN, house.clock.now(), 1, house.clock.now(), "refused"))
+    assert value(house, "ainode_peer_up", peer="PACS") == 0
+    assert value(house, "ainode_peer_up", peer="CT1") is None
 
 
 def test_a_state_without_anything_in_it_is_zero_and_not_absent(house: AdminHouse) -> None:
