@@ -21,7 +21,7 @@ from node.services.dispatch import attributes, keywords
 from node.services.from_disk import study_of_files
 from node.services.run_job import run_job
 from pipelines.contract import Pipeline
-from pipelines.read.volume import read_volume
+from pipelines.read.selected import read
 
 
 def study_of(folder: Path) -> StudyContent:
@@ -52,7 +52,7 @@ def run_on(
         node_uid=derived_uid("offline", settings.node.name),
         node_version=__version__,
     )
-    return run_job(JobInput(provenance, study, device, out, profiles=(profile,)), chosen, read_volume)
+    return run_job(JobInput(provenance, study, device, out, profiles=(profile,)), chosen, read)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +18,11 @@ from node.domain.finding import Findings
 from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
 from node.domain.study import SeriesContent
 from node.domain.volume import Volume
-from pipelines.contract import BESIDE_THE_DEVICE, Pipeline
+from pipelines.contract import BESIDE_THE_DEVICE, Pipeline, Selection
 
 log = logging.getLogger(__name__)
 
-ReadVolume = Callable[[SeriesContent], Volume]
+Read = Callable[[Selection], Sequence[Volume]]  # what findings lie on comes first
 
 
 class Turn(Protocol):
@@ -79,7 +79,7 @@ class Stages:
 
 
 def run_job(
-    job: JobInput, pipeline: Pipeline, read: ReadVolume, turn: Turn | None = None
+    job: JobInput, pipeline: Pipeline, read: Read, turn: Turn | None = None
 ) -> tuple[JobOutput, Findings | None]:
     """Run one job; never raises: every end is an outcome. The findings come along for whoever prints them.
 
@@ -136,20 +136,40 @@ def _timed(output: JobOutput, stage: Stages, findings: Findings | None, job: Job
     return replace(output, timings=stage.seconds, inputs=digests)
 
 
-def _run(job: JobInput, pipeline: Pipeline, read: ReadVolume, stage: Stages) -> tuple[Findings, tuple[ResultFile, ...]]:
+@dataclass(frozen=True)
+class Chosen:
+    """What a job reads, and that it was read."""
+
+    selection: Selection
+    volumes: Sequence[Volume]
+
+    def complete(self, findings: Findings) -> Findings:
+        """Findings with what only the selection knows."""
+        others = tuple(source for other in self.volumes[1:] for source in other.sources)
+        return replace(findings, series_notes=self.selection.not_taken, also_read=others)
+
+
+def choose(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> Chosen:
+    """Select and read.
+
+    Raises:
+        Refused: nothing here is for the model, or what is cannot be read.
+        InvalidInstance: a stored file is damaged.
+    """
     stage("select")
     selection = pipeline.select(job.study)
     stage("read")
-    volume, *others = [read(series) for series in (selection.series, *selection.more)]
+    return Chosen(selection, read(selection))
+
+
+def _run(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> tuple[Findings, tuple[ResultFile, ...]]:
+    chosen = choose(job, pipeline, read, stage)
     stage("load")
     load(pipeline, job.device)
-    findings = replace(
-        pipeline.analyse(volume, stage, *others),
-        series_notes=selection.not_taken,
-        also_read=tuple(source for other in others for source in other.sources),
-    )
+    volume, *others = chosen.volumes
+    findings = chosen.complete(pipeline.analyse(volume, stage, *others))
     stage("compose")
-    headers = _headers(volume, selection.series)
+    headers = _headers(volume, chosen.selection.series)
     return findings, _results(job, findings, headers, stage)
 
 
