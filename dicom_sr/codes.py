@@ -10,16 +10,27 @@ from pydicom.dataset import Dataset
 
 from node.domain.finding import Code
 from node.domain.ids import derived_uid
+from node.domain.profile import Language
 
 PRIVATE_SCHEME = "99AINODE"
 # IHE Radiology AI Results: a placeholder code of the profile itself, not of any vendor; it needs no declaration.
 IHE_SCHEME = "99IHE"
 
 IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")  # CID 7021
-LANGUAGE_ENGLISH = Code("en", "RFC5646", "English")  # CID 5000
+LANGUAGES = {  # CID 5000
+    Language.ENGLISH: Code("en", "RFC5646", "English"),
+    Language.GERMAN: Code("de", "RFC5646", "German"),
+    Language.FRENCH: Code("fr", "RFC5646", "French"),
+    Language.SPANISH: Code("es", "RFC5646", "Spanish"),
+}
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
 PROCESSING_ALGORITHM = Code("Newcode1", IHE_SCHEME, "Processing Algorithm")  # IHE RAD AIR
 SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source of Image Processing Operation")  # CID 7202
+SEGMENTATION = Code("113076", "DCM", "Segmentation")  # CID 7203
+CALCULATION = Code("112187", "DCM", "Unspecified method of calculation")  # CID 7203 is extensible
+QUANTITY = Code("246205007", "SCT", "Quantity")  # PS3.3 C.7.6.16.2.11
+CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
+PERCENT = Code("%", "UCUM", "Percent")
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
 COMMENT = Code("121106", "DCM", "Comment")
 
