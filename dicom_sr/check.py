@@ -117,5 +117,6 @@ def _contents(everything: Set) -> Iterator[str]:
         return
     if wanted[Kind.SEG] and kinds[Kind.SEG] != bool(segmented(everything.findings)):
         yield f"set contents: {kinds[Kind.SEG]} SEG for {len(segmented(everything.findings))} regions with voxels"
-    if wanted[Kind.PM] and kinds[Kind.PM] != len(everything.findings.maps):
-        yield f"set contents: {kinds[Kind.PM]} PM for {len(everything.findings.maps)} maps"
+    maps = len(everything.findings.maps) if everything.in_patient else 0
+    if wanted[Kind.PM] and kinds[Kind.PM] != maps:
+        yield f"set contents: {kinds[Kind.PM]} PM for {maps} maps"

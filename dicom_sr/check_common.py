@@ -335,7 +335,7 @@ def _codes(result: Result, _: Set) -> Iterator[str]:
 
 def _schemes(result: Result, _: Set) -> Iterator[str]:
     declared = {item.CodingSchemeDesignator for item in result.dataset.get("CodingSchemeIdentificationSequence", [])}
-    for scheme in sorted(codes.private_schemes(result.dataset) - declared):
+    for scheme in sorted(codes.private_schemes(result.elements) - declared):
         yield f"{scheme} is not declared"
 
 

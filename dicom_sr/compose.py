@@ -83,7 +83,8 @@ def compose(
         captures = _captures(provenance, findings, sources, places, profile, number["captures"], finish)
         segments = segmented.result()
     results = [*([segments] if segments is not None else []), *captures]
-    if profile.maps:
+    # The IOD of a map asks for a place in the patient (PS3.3 A.75.3); pictures show those of other images.
+    if profile.maps and findings.volume.in_patient:
         results += _maps(provenance, findings, sources, places, profile, number["maps"], headers, finish)
     # GSPS, KOS and PDF come here, one call each: with ``number["presentation"]``, ``["key_images"]``, ``["document"]``.
     if profile.report is Report.COMPREHENSIVE_3D:

@@ -119,6 +119,8 @@ class Frames:
         if placed:
             dataset.FrameOfReferenceUID = self._volume.frame_of_reference_uid
             dataset.PositionReferenceIndicator = self._headers[0].get("PositionReferenceIndicator", "")
+        else:
+            dataset.PatientOrientation = ""  # type 2C: required of an image without a position (PS3.3 C.7.6.1)
 
     def _once(self, what: str, k: int) -> DataElement:
         """The element of slice ``k``, one object however many frames have it."""

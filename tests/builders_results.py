@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    XRayAngiographicImageStorage,
+)
 
 from dicom_sr.compose import compose, write
 from node.domain.finding import Code, Evaluation, Findings, Map, Mark, Measurement, Region, Shape
@@ -111,6 +117,26 @@ def case(orientation: str = "axial", *, multiframe: bool = False, **elements: ob
     return Case(headers, _findings(volume, ball), centre)
 
 
+def flat(frames: int = 1) -> Case:
+    """Images that have no place in the patient: a radiograph, or several frames of an angiogram."""
+    index = np.stack(np.meshgrid(*map(np.arange, (frames, ROWS, COLUMNS)), indexing="ij"), axis=-1).astype(float)
+    disc = np.linalg.norm((index - BALL)[..., 1:], axis=-1) <= 9
+    class_uid = DigitalXRayImageStorageForPresentation if frames == 1 else XRayAngiographicImageStorage
+    header = _common("1", class_uid)
+    header.Modality, header.InstanceNumber = ("DX", 1) if frames == 1 else ("XA", 1)
+    for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition"):
+        del header[keyword]
+    header.ImagerPixelSpacing = ["0.2", "0.2"]
+    if frames > 1:
+        header.NumberOfFrames = frames
+    sources = tuple(
+        SliceSource(str(header.SOPInstanceUID), class_uid, None if frames == 1 else k + 1) for k in range(frames)
+    )
+    voxels = np.where(disc, -850.0, 40.0).astype(np.float32)
+    volume = Volume(voxels, np.eye(4), sources, SERIES_UID, "", unit="1", in_patient=False)
+    return Case([header] * frames, _findings(volume, disc), np.zeros(3))
+
+
 def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
     half = ball & (np.arange(COLUMNS) < 25)
     regions = (
@@ -151,6 +177,7 @@ def with_everything(plain: Case) -> Case:
     """``plain`` with a mark of every shape, a map and a number about the whole study."""
     findings = plain.findings
     centre = np.array(BALL)
+    centre[0] = min(centre[0], findings.volume.shape[0] - 1)
 
     def mark(key: str, shape: Shape, about: object, **other: object) -> Mark:
         points = centre + np.array(about, float)
@@ -159,7 +186,7 @@ def with_everything(plain: Case) -> Case:
     marks = (
         mark("spot", Shape.POINT, [(0, 0, 0)], confidence=0.875, laterality=_LEFT),
         mark("axis", Shape.POLYLINE, [(0, -8, 0), (0, 8, 3)], measurements=(LENGTH,)),
-        mark("ring", Shape.POLYGON, [(1, -5, -5), (1, -5, 5), (1, 6, 0)], category=_FINDING),
+        mark("ring", Shape.POLYGON, [(0, -5, -5), (0, -5, 5), (0, 6, 0)], category=_FINDING),
         mark("plate", Shape.BOX, [(-0.5, -6, -5), (0.5, 6, 5)], evaluations=findings.evaluations),
         mark("crate", Shape.BOX, [(-2.5, -6, -5), (2.5, 6, 5)], confidence=0.5, measurements=(LENGTH,)),
     )
