@@ -13,11 +13,13 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from dicom_sr import codes
 from dicom_sr.header import Plane
+from dicom_sr.provenance import result_uid
 from node.domain.finding import Findings, Region
-from node.domain.ids import derived_uid
 from node.domain.job import Provenance
 from node.domain.model import Qualification
+from node.domain.profile import FULL, Profile
 
+BANNER = (255, 220, 90)  # colour of the burned-in banner, sRGB
 _FILL = 0.35  # opacity of a region that is painted rather than outlined
 _SMALLEST_FONT = 11  # pixels; below, letters of a 256² image run together
 _VEIL = 0.65  # opacity of the ground behind burned-in text
@@ -27,10 +29,11 @@ def build(
     provenance: Provenance,
     findings: Findings,
     headers: Sequence[Dataset],
-    planes: Sequence[Plane],
+    planes: Sequence[Plane | None],
     *,
     series_number: int,
     finish: Callable[[Dataset], None],
+    profile: Profile = FULL,
 ) -> Iterator[Dataset]:
     """One secondary capture per slice, in the order of the volume.
 
@@ -41,14 +44,14 @@ def build(
         series_number: SeriesNumber (0020,0011) of the results.
     """
     text = _text(provenance, findings)
-    shell = _shell(provenance, series_number=series_number)
+    shell = _shell(provenance, profile, series_number=series_number)
     _, shell.Rows, shell.Columns = findings.volume.shape
     finish(shell)
     for k, (header, place) in enumerate(zip(headers, planes, strict=True)):
         capture = Dataset()
         capture.update(shell)
         capture.file_meta = shell.file_meta
-        capture.SOPInstanceUID = derived_uid(provenance.job_id, "SC", str(k + 1))
+        capture.SOPInstanceUID = result_uid(provenance, profile, "SC", str(k + 1))
         capture.InstanceNumber = k + 1
         _place(capture, header, place, findings.volume.sources[k].frame_number)
         pixels = _burn(_paint(findings, k), text)
@@ -56,13 +59,13 @@ def build(
         yield capture
 
 
-def _shell(provenance: Provenance, *, series_number: int) -> Dataset:
+def _shell(provenance: Provenance, profile: Profile, *, series_number: int) -> Dataset:
     """What all captures have in common: SC Equipment, SC Image and Image Pixel modules (PS3.3 C.8.6, C.7.6.3)."""
     capture = Dataset()
     capture.file_meta = FileMetaDataset()
     capture.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     capture.SOPClassUID = SecondaryCaptureImageStorage
-    capture.SeriesInstanceUID = derived_uid(provenance.job_id, "SC", "series")
+    capture.SeriesInstanceUID = result_uid(provenance, profile, "SC", "series")
     capture.SeriesNumber = series_number
     capture.DerivationDescription = f"Overlay of {provenance.model.label}"[:1024]
     capture.Modality = "OT"
@@ -78,7 +81,7 @@ def _shell(provenance: Provenance, *, series_number: int) -> Dataset:
     return capture
 
 
-def _place(capture: Dataset, header: Dataset, place: Plane, frame_number: int | None) -> None:
+def _place(capture: Dataset, header: Dataset, place: Plane | None, frame_number: int | None) -> None:
     """Tie ``capture`` to its source: the instance, its frame of reference and its plane, so that viewers link them."""
     source = Dataset()
     source.ReferencedSOPClassUID = header.SOPClassUID
@@ -92,6 +95,8 @@ def _place(capture: Dataset, header: Dataset, place: Plane, frame_number: int | 
     else:
         capture.Laterality = ""  # type 2C: nobody knows whether the body part is a paired one (PS3.3 C.7.3.1)
     capture.PatientOrientation = ""
+    if place is None:
+        return
     capture.FrameOfReferenceUID = header.FrameOfReferenceUID
     capture.PositionReferenceIndicator = header.get("PositionReferenceIndicator", "")
     capture.ImagePositionPatient = [f"{v:.10g}" for v in place.position]
@@ -153,7 +158,7 @@ def _text(provenance: Provenance, findings: Findings) -> _Text:
         banner.insert(0, f"{provenance.qualification} - not for diagnostic use")
     draw.rectangle((0, 0, columns, line * len(banner) + 3), fill=(0, 0, 0, round(255 * _VEIL)))
     for n, text in enumerate(banner):
-        draw.text((4, 2 + n * line), text, font=font, fill=(255, 220, 90, 255))
+        draw.text((4, 2 + n * line), text, font=font, fill=(*BANNER, 255))
     regions = [region for region in findings.regions if region.in_segmentation]
     top = rows - line * len(regions) - 3
     for n, region in enumerate(regions):
