@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
 
 from dicom_sr import codes
+from dicom_sr.capture import SUMMARY
 from dicom_sr.check_common import Result, Rule, Set
 from dicom_sr.header import plane
 from node.domain.model import Qualification
@@ -299,6 +300,8 @@ def _sc_source(result: Result, everything: Set) -> Iterator[str]:
     item = result.dataset.SourceImageSequence[0]
     if item.PurposeOfReferenceCodeSequence[0].CodeValue != codes.SOURCE_FOR_PROCESSING.value:
         yield "the source image has no purpose"
+    if SUMMARY in result.dataset.ImageType:
+        return
     source = _source_of(item)
     place = plane(everything.sources[source.sop_instance_uid], source)
     if not np.allclose(result.dataset.ImagePositionPatient, place.position, atol=_PLACE_TOLERANCE_MM):

@@ -17,7 +17,7 @@ from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_f
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_sr import capture, report, segmentation
-from dicom_sr.header import identity, normalised, planes, stamp
+from dicom_sr.header import identity, local, normalised, planes, stamp
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
@@ -52,7 +52,7 @@ def compose(
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
     volume = findings.volume
-    places = planes(volume, list(headers))
+    places = planes(volume, list(headers)) if volume.in_patient else [None] * len(headers)
     who = identity(headers[0] if identified is None else identified)
     copies: dict[int, Dataset] = {}
     for header in headers:
@@ -66,7 +66,17 @@ def compose(
     # Both spend much of their time in numpy, where one does not hold up the other.
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(segmentation.build, provenance, findings, sources, series_number=next(numbers))
-        results = list(capture.build(provenance, findings, sources, places, series_number=next(numbers), finish=finish))
+        captures = capture.build(
+            provenance,
+            findings,
+            sources,
+            places,
+            profile=profile,
+            series_number=next(numbers),
+            at=local(provenance.started_at, who),
+            finish=finish,
+        )
+        results = list(captures)
         segments = segmented.result()
     if segments is not None:
         stamp(segments, who, provenance, what=f"Segments {what}")

@@ -10,8 +10,15 @@ from pydicom.sr.codedict import codes as dictionary
 from dicom_sr import codes
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance
+from node.domain.profile import FULL, Profile
 
 MANUFACTURER = "ainode"
+
+
+def result_uid(provenance: Provenance, profile: Profile, *parts: str) -> str:
+    """UID of something in the results of a job: another profile of the same job writes other objects."""
+    which = () if profile.name == FULL.name else (f"profile {profile.name}",)
+    return derived_uid(provenance.job_id, *which, *parts)
 
 
 def device_uid(provenance: Provenance) -> str:
