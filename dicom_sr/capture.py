@@ -67,7 +67,8 @@ def build(
         drawn = _summary_pages(provenance, painter, language, at, keys, [] if profile.multiframe else shown)
     for number, page in enumerate(drawn, 1):
         capture = _instance(shell, result_uid(provenance, profile, "SC", f"page {number}"), number)
-        capture.ImageType = ["DERIVED", "SECONDARY", SUMMARY]
+        # Added anew: elements of the shell are those of every capture.
+        capture.add_new("ImageType", "CS", ["DERIVED", "SECONDARY", SUMMARY])
         _common_to_series(capture, headers[0], planes[0])
         _refer(capture, findings, headers, keys)
         _pixels(capture, np.asarray(page))
@@ -187,42 +188,37 @@ def _frames(
 ) -> None:
     """Make ``capture`` a Multi-frame True Color one, a slice a frame, each with its plane (PS3.3 A.8.5.4)."""
     first = shown[0]
-    capture.SOPClassUID = MultiFrameTrueColorSecondaryCaptureImageStorage
+    capture.add_new("SOPClassUID", "UI", MultiFrameTrueColorSecondaryCaptureImageStorage)
     _common_to_series(capture, headers[first], planes[first])
     picture = np.empty((len(shown), painter.rows, painter.columns, 3), np.uint8)
     for frame, k in zip(picture, shown, strict=True):
         frame[...] = painter.capture(k)
-    capture.SharedFunctionalGroupsSequence = [_shared_groups(planes[first], headers[first])]
-    capture.PerFrameFunctionalGroupsSequence = [
-        _frame_groups(painter.findings, headers[k], planes[k], k) for k in shown
-    ]
+    _refer(capture, painter.findings, headers, shown)
+    places = [place for k in shown if (place := planes[k]) is not None]
+    if places:
+        capture.SharedFunctionalGroupsSequence = [_shared_groups(places[0], headers[first])]
+        capture.PerFrameFunctionalGroupsSequence = [_frame_groups(place) for place in places]
     capture.NumberOfFrames = len(shown)
-    # Pages in their order: the planes are in the functional groups, which older readers do not look at.
-    capture.FrameIncrementPointer = Tag("PageNumberVector")
-    capture.PageNumberVector = list(range(1, len(shown) + 1))
+    if len(shown) > 1:
+        # Pages in their order: the planes are in the functional groups, which older readers do not look at.
+        capture.FrameIncrementPointer = Tag("PageNumberVector")
+        capture.PageNumberVector = list(range(1, len(shown) + 1))
     _pixels(capture, picture)
 
 
-def _shared_groups(place: Plane | None, header: Dataset) -> Dataset:
+def _shared_groups(place: Plane, header: Dataset) -> Dataset:
     """What all frames have in common: their orientation and pixels."""
-    groups = Dataset()
-    if place is not None:
-        orientation, measures = Dataset(), Dataset()
-        orientation.ImageOrientationPatient = [f"{v:.10g}" for v in place.orientation]
-        measures.PixelSpacing = [f"{v:.10g}" for v in place.pixel_spacing]
-        measures.SliceThickness = header.SliceThickness
-        groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [orientation], [measures]
+    orientation, measures, groups = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = [f"{v:.10g}" for v in place.orientation]
+    measures.PixelSpacing = [f"{v:.10g}" for v in place.pixel_spacing]
+    measures.SliceThickness = header.SliceThickness
+    groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [orientation], [measures]
     return groups
 
 
-def _frame_groups(findings: Findings, header: Dataset, place: Plane | None, k: int) -> Dataset:
-    """Source and position of the frame that shows slice ``k``."""
-    derivation, groups = Dataset(), Dataset()
-    derivation.SourceImageSequence = [_source(findings, header, k)]
-    derivation.DerivationCodeSequence = [codes.item(codes.SEGMENTED)]
-    groups.DerivationImageSequence = [derivation]
-    if place is not None:
-        position = Dataset()
-        position.ImagePositionPatient = [f"{v:.10g}" for v in place.position]
-        groups.PlanePositionSequence = [position]
+def _frame_groups(place: Plane) -> Dataset:
+    """The position of a frame."""
+    position, groups = Dataset(), Dataset()
+    position.ImagePositionPatient = [f"{v:.10g}" for v in place.position]
+    groups.PlanePositionSequence = [position]
     return groups

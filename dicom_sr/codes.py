@@ -20,7 +20,6 @@ LANGUAGE_ENGLISH = Code("en", "RFC5646", "English")  # CID 5000
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
 PROCESSING_ALGORITHM = Code("Newcode1", IHE_SCHEME, "Processing Algorithm")  # IHE RAD AIR
 SOURCE_FOR_PROCESSING = Code("121322", "DCM", "Source of Image Processing Operation")  # CID 7202
-SEGMENTED = Code("113076", "DCM", "Segmentation")  # CID 7203
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500 row 12
 COMMENT = Code("121106", "DCM", "Comment")
 

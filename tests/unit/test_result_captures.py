@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage
+from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, SecondaryCaptureImageStorage
 
 from dicom_sr.keys import MOST_KEYS, key_slices
 from dicom_sr.lettering import font
@@ -122,6 +122,7 @@ def test_few_slices_show_all_findings() -> None:
 def test_the_summary_comes_first_in_the_series_and_lies_in_no_plane() -> None:
     summary, *slices = pictures.scan().captures()
     assert list(summary.ImageType) == ["DERIVED", "SECONDARY", "SUMMARY"]
+    assert {tuple(c.ImageType) for c in slices} == {("DERIVED", "SECONDARY")}
     assert (summary.Rows, summary.Columns) == (512, 512)
     assert not {"ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"} & set(summary.dir())
     assert {c.SeriesInstanceUID for c in slices} == {summary.SeriesInstanceUID}
@@ -199,10 +200,8 @@ def test_multiframe_puts_all_slices_into_one_object() -> None:
     assert capture.SOPClassUID == MultiFrameTrueColorSecondaryCaptureImageStorage
     assert capture.NumberOfFrames == SLICES == len(capture.PageNumberVector)
     assert (summary.InstanceNumber, capture.InstanceNumber) == (1, 2)
-    frames = [
-        g.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
-        for g in capture.PerFrameFunctionalGroupsSequence
-    ]
+    frames = [image.ReferencedFrameNumber for image in capture.SourceImageSequence]
+    assert summary.SOPClassUID == SecondaryCaptureImageStorage
     assert frames == [source.frame_number for source in scan.findings.volume.sources]
 
 
