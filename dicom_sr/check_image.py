@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_sr import codes
-from dicom_sr.capture import BANNER
+from dicom_sr.capture import SUMMARY
 from dicom_sr.check_common import Result, Rule, Set
 from dicom_sr.header import plane
+from dicom_sr.lettering import YELLOW
 from dicom_sr.segmentation import LABEL_MAP_STORAGE, expected_plane
 from node.domain.finding import Region
 from node.domain.mask import areas
@@ -233,16 +234,16 @@ def _banner(capture: Dataset) -> bool:
     """Whether letters in the colour of the banner, or nearly, stand in the upper eighth of the first frame."""
     rows = min(capture.Rows, max(_BANNER_ROWS, capture.Rows // 8))
     pixels = np.frombuffer(capture.PixelData, np.uint8, count=rows * capture.Columns * 3).reshape(-1, 3)
-    return bool((np.abs(pixels - np.array(BANNER, np.int16)).max(axis=1) <= _BANNER_TOLERANCE).any())
+    return bool((np.abs(pixels - np.array(YELLOW, np.int16)).max(axis=1) <= _BANNER_TOLERANCE).any())
 
 
 def _capture_source(result: Result, everything: Set) -> Iterator[str]:
     items = result.dataset.SourceImageSequence
     if items[0].PurposeOfReferenceCodeSequence[0].CodeValue != codes.SOURCE_FOR_PROCESSING.value:
         yield "the source image has no purpose"
-    if not everything.in_patient or len(items) > 1:  # a page about several images lies nowhere
+    if not everything.in_patient or SUMMARY in result.dataset.ImageType:
         if "ImagePositionPatient" in result.dataset:
-            yield "it has a position, its source has none"
+            yield "it has a position, which a page and an image without a place have not"
         return
     source = source_of(items[0])
     place = plane(everything.sources[source.sop_instance_uid], source)

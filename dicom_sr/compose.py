@@ -19,12 +19,12 @@ from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element,
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_sr import capture, parametric_map, report, segmentation
-from dicom_sr.header import CHARACTER_SET, Plane, identity, normalised, planes, stamp
+from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
 from dicom_sr.text import keep_text
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
-from node.domain.profile import FULL, Captures, Profile, Report, Segments
+from node.domain.profile import FULL, Profile, Report, Segments
 
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 # In the order of their series numbers; there may be several maps, so they come last.
@@ -153,17 +153,16 @@ def _captures(
     series_number: int,
     finish: _Finish,
 ) -> list[Dataset]:
-    if profile.captures is Captures.NONE:
-        return []
     return list(
         capture.build(
             provenance,
             findings,
             sources,
             places,
-            series_number=series_number,
-            finish=partial(finish, kind="captures"),
             profile=profile,
+            series_number=series_number,
+            at=local(provenance.started_at, finish.who),
+            finish=partial(finish, kind="captures"),
         )
     )
 
