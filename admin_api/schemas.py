@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from node.domain.circuit import CircuitState
 from node.domain.delivery import DeliveryState
 from node.domain.events import Subject
 from node.domain.instance import AsideReason
 from node.domain.job import JobState, Role
+from node.domain.peer import Verify
 from node.domain.priority import Priority
 from node.domain.route import Operator
 from node.domain.study import StudyState
@@ -49,6 +51,17 @@ class ReadyOut(Schema):
     problems: list[str]
 
 
+class CircuitOut(Schema):
+    """Whether a peer answers: one that is open is only probed."""
+
+    peer: str
+    state: CircuitState
+    since: datetime
+    failures: Annotated[int, Field(description="In a row, failed probes too.")]
+    probe_at: Annotated[datetime | None, Field(description="When it is probed next.")]
+    reason: Annotated[str | None, Field(description="What the last failure was.")]
+
+
 class PeerOut(Schema):
     """A peer and its part of the outbox."""
 
@@ -60,6 +73,10 @@ class PeerOut(Schema):
     send: bool
     deliveries: dict[DeliveryState, int]
     oldest_pending_seconds: Annotated[float | None, Field(description="Age of the delivery that waits longest.")]
+    verify: Annotated[Verify, Field(description="How it is proved that the peer has what it was sent.")]
+    unverified: Annotated[int, Field(description="Instances that were delivered and are to be verified.")]
+    oldest_unverified_seconds: Annotated[float | None, Field(description="Time since the first of them was delivered.")]
+    circuit: Annotated[CircuitOut | None, Field(description="null: it never failed to answer")]
 
 
 class StatusOut(Schema):
@@ -133,6 +150,7 @@ class JobOut(Schema):
     timings: Annotated[dict[str, float] | None, Field(description="Seconds by stage.")]
     priority: Annotated[Priority, Field(description="0 routine, 1 high, 2 STAT: the most urgent is run first.")]
     role: Annotated[Role, Field(description="Results of a shadow or control are never sent.")]
+    noticed: Annotated[bool, Field(description="It ended without results, and a notice of that is owed where one is.")]
 
 
 class DeliveryOut(Schema):
@@ -161,6 +179,7 @@ class DeliveryOut(Schema):
     verify_at: Annotated[datetime | None, Field(description="When the peer is asked (again) whether it has it.")]
     transaction_uid: Annotated[str | None, Field(description="The storage commitment that was asked for it.")]
     missing: Annotated[int, Field(description="How often the peer had answered with success and did not have it.")]
+    refusals: Annotated[int, Field(description="How often it was answered in a way that seldom passes.")]
 
 
 class DecisionOut(Schema):
@@ -187,6 +206,7 @@ class AsideOut(Schema):
     sop_instance_uid: str | None
     study_uid: str | None
     digest: str | None
+    revision: Annotated[int, Field(description="The study revision that a correction came in; 0 for all others.")]
 
 
 class EventOut(Schema):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from config.neighbours import PeerSettings
+from config.profiles import ProfileSettings
 from config.settings import ConditionSettings, RouteSettings, Settings
 from config.source import CONFIG_VARIABLE, Location, override, read_file
 from config.values import Problem, did_you_mean
@@ -97,6 +98,8 @@ def _keys_at(path: Location) -> list[str]:
             model = Settings
         case ("peers", _):
             model = PeerSettings
+        case ("profiles", _):
+            model = ProfileSettings
         case ("routes", _):
             model = RouteSettings
         case ("routes", _, "when", _):

@@ -11,11 +11,11 @@ from config.values import (
     CIDR,
     AETitle,
     Count,
-    Name,
     OneOrMore,
     Port,
     Positive,
     Problem,
+    ProfileName,
     Subject,
     Text,
     Token,
@@ -45,7 +45,7 @@ class PeerSettings(Section):
     max_associations: Count | None = None
     tls: bool = False
     dicomweb_token: Token | None = None
-    profile: Name = "full"
+    profile: ProfileName = "full"
     associations: Annotated[int, Field(ge=1, le=8)] = 1
     verify: Verify = Verify.NONE
     verify_seconds: Positive = 3600

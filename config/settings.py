@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from config import certificates
+from config import profiles as output
 from config.neighbours import PeerSettings
+from config.profiles import ProfileSettings
 from config.section import Section
 from config.values import (
     CIDR,
@@ -31,6 +33,7 @@ from config.values import (
     Pattern,
     Positive,
     Problem,
+    ProfileName,
     Secret,
     Text,
     Token,
@@ -273,6 +276,7 @@ class Settings(Section):
     assemble: AssembleSettings = AssembleSettings()
     database: DatabaseSettings = DatabaseSettings()
     peers: Mapping[Name, PeerSettings] = Field(default_factory=dict)
+    profiles: Mapping[ProfileName, ProfileSettings] = Field(default_factory=dict)
     routes: tuple[RouteSettings, ...] = ()
     work: WorkSettings = WorkSettings()
     models: ModelSettings = ModelSettings()
@@ -286,6 +290,7 @@ class Settings(Section):
             *_repeated_routes(self.routes),
             *_bad_destinations(self.routes, self.peers),
             *_shared_tokens(self.api, self.peers),
+            *output.problems(self.profiles, {name: peer.profile for name, peer in self.peers.items()}),
         ]
         if self.tls.cert is None:
             problems += _wants_tls(self.peers)

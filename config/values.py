@@ -136,6 +136,7 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Keyword = Annotated[str, AfterValidator(_keyword)]
 # No "@" and no spaces: a name stands where AE@host:port may stand, in paths and in metric labels.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=64)]
 Text = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[Text, ...], Field(min_length=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

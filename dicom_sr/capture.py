@@ -1,70 +1,123 @@
-"""The overlay: a series of single-frame RGB secondary captures that scrolls beside its source (PS3.3 A.8.1)."""
+"""The overlay: RGB secondary captures that scroll beside their source, a summary page first (PS3.3 A.8.1, A.8.5)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.tag import Tag
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from dicom_sr import codes
 from dicom_sr.header import Plane
-from node.domain.finding import Findings, Region
-from node.domain.ids import derived_uid
+from dicom_sr.keys import key_slices
+from dicom_sr.page import pages
+from dicom_sr.painter import Painter
+from dicom_sr.provenance import result_uid
+from dicom_sr.sheet import Sheet, summary
+from dicom_sr.words import Words, words
+from node.domain.finding import Findings
 from node.domain.job import Provenance
-from node.domain.model import Qualification
+from node.domain.profile import Captures, Profile
 
-_FILL = 0.35  # opacity of a region that is painted rather than outlined
-_SMALLEST_FONT = 11  # pixels; below, letters of a 256² image run together
-_VEIL = 0.65  # opacity of the ground behind burned-in text
+SUMMARY = "SUMMARY"  # third value of ImageType of a summary page, which lies in no plane
+_PAGE_SIDES = 512, 2048  # pixels: the shorter side at least, the longer at most
 
 
 def build(
     provenance: Provenance,
     findings: Findings,
     headers: Sequence[Dataset],
-    planes: Sequence[Plane],
+    planes: Sequence[Plane | None],
     *,
+    profile: Profile,
     series_number: int,
+    at: datetime,
     finish: Callable[[Dataset], None],
 ) -> Iterator[Dataset]:
-    """One secondary capture per slice, in the order of the volume.
+    """The secondary captures that ``profile`` asks for: the summary, then slices in the order of the volume.
 
     Args:
+        at: when the analysis began, in the zone of the study.
         finish: completes what all of them have in common.
         headers: normalised, one per slice of the volume.
-        planes: where each slice lies.
+        planes: where each slice lies; None where the volume is not ``in_patient``.
         series_number: SeriesNumber (0020,0011) of the results.
     """
-    text = _text(provenance, findings)
-    shell = _shell(provenance, series_number=series_number)
-    _, shell.Rows, shell.Columns = findings.volume.shape
+    if profile.captures is Captures.NONE and not profile.summary:
+        return
+    language = words(profile.language)
+    painter = painted(provenance, findings, language)
+    keys = key_slices(findings, painter.area)
+    every = range(findings.volume.shape[0])
+    shown = {Captures.NONE: [], Captures.KEY: keys, Captures.EVERY: list(every)}[profile.captures]
+    shell = _shell(provenance, profile, language, series_number=series_number)
     finish(shell)
-    for k, (header, place) in enumerate(zip(headers, planes, strict=True)):
-        capture = Dataset()
-        capture.update(shell)
-        capture.file_meta = shell.file_meta
-        capture.SOPInstanceUID = derived_uid(provenance.job_id, "SC", str(k + 1))
-        capture.InstanceNumber = k + 1
-        _place(capture, header, place, findings.volume.sources[k].frame_number)
-        pixels = _burn(_paint(findings, k), text)
-        capture.PixelData = pixels.tobytes() + b"\0" * (pixels.size % 2)
+
+    drawn: list[Image.Image] = []
+    if profile.summary:
+        drawn = _summary_pages(provenance, painter, language, at, keys, [] if profile.multiframe else shown)
+    for number, page in enumerate(drawn, 1):
+        capture = _instance(shell, result_uid(provenance, profile, "SC", f"page {number}"), number)
+        # Added anew: elements of the shell are those of every capture.
+        capture.add_new("ImageType", "CS", ["DERIVED", "SECONDARY", SUMMARY])
+        _common_to_series(capture, headers[0], planes[0])
+        _refer(capture, findings, headers, keys)
+        _pixels(capture, np.asarray(page))
+        yield capture
+    if profile.multiframe and shown:
+        capture = _instance(shell, result_uid(provenance, profile, "SC", "frames"), len(drawn) + 1)
+        _frames(capture, painter, headers, planes, shown)
+        yield capture
+        return
+    for number, k in enumerate(shown, len(drawn) + 1):
+        capture = _instance(shell, result_uid(provenance, profile, "SC", str(k + 1)), number)
+        _common_to_series(capture, headers[k], planes[k])
+        _refer(capture, findings, headers, [k])
+        _place(capture, planes[k], headers[k])
+        _pixels(capture, painter.capture(k))
         yield capture
 
 
-def _shell(provenance: Provenance, *, series_number: int) -> Dataset:
+def painted(provenance: Provenance, findings: Findings, language: Words) -> Painter:
+    """A painter whose banner names the model, and says where it is no product."""
+    warning = language.banner(provenance.qualification)
+    model = f"AI {provenance.model.name} {provenance.model.version}"
+    return Painter(findings, [model] if warning is None else [warning, model], language)
+
+
+def _summary_pages(
+    provenance: Provenance, painter: Painter, language: Words, at: datetime, keys: Sequence[int], shown: Sequence[int]
+) -> list[Image.Image]:
+    """Pages as large as the slices, within bounds. Their pictures are named by the InstanceNumbers after the pages."""
+    least, most = _PAGE_SIDES
+    size = min(max(painter.columns, least), most), min(max(painter.rows, least), most)
+
+    def sheet(before: int) -> Sheet:
+        numbers = {k: n for n, k in enumerate(shown, before + 1)}
+        return summary(provenance, painter, language, at, keys, numbers)
+
+    drawn = pages(sheet(1), size, language)
+    return drawn if len(drawn) == 1 else pages(sheet(len(drawn)), size, language)
+
+
+def _shell(provenance: Provenance, profile: Profile, language: Words, *, series_number: int) -> Dataset:
     """What all captures have in common: SC Equipment, SC Image and Image Pixel modules (PS3.3 C.8.6, C.7.6.3)."""
     capture = Dataset()
     capture.file_meta = FileMetaDataset()
     capture.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     capture.SOPClassUID = SecondaryCaptureImageStorage
-    capture.SeriesInstanceUID = derived_uid(provenance.job_id, "SC", "series")
+    capture.SeriesInstanceUID = result_uid(provenance, profile, "SC", "series")
     capture.SeriesNumber = series_number
-    capture.DerivationDescription = f"Overlay of {provenance.model.label}"[:1024]
+    capture.DerivationDescription = f"{language.overlay}: {provenance.model.label}"[:1024]
     capture.Modality = "OT"
     capture.ConversionType = "WSD"
     capture.ImageType = ["DERIVED", "SECONDARY"]
@@ -75,100 +128,97 @@ def _shell(provenance: Provenance, *, series_number: int) -> Dataset:
     capture.BitsAllocated = capture.BitsStored = 8
     capture.HighBit = 7
     capture.PixelRepresentation = 0
+    capture.PatientOrientation = ""
     return capture
 
 
-def _place(capture: Dataset, header: Dataset, place: Plane, frame_number: int | None) -> None:
-    """Tie ``capture`` to its source: the instance, its frame of reference and its plane, so that viewers link them."""
-    source = Dataset()
-    source.ReferencedSOPClassUID = header.SOPClassUID
-    source.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    if frame_number is not None:
-        source.ReferencedFrameNumber = frame_number
-    source.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_FOR_PROCESSING)]
-    capture.SourceImageSequence = [source]
+def _instance(shell: Dataset, uid: str, number: int) -> Dataset:
+    capture = Dataset()
+    capture.update(shell)
+    capture.file_meta = shell.file_meta
+    capture.SOPInstanceUID = uid
+    capture.InstanceNumber = number
+    return capture
+
+
+def _common_to_series(capture: Dataset, header: Dataset, place: Plane | None) -> None:
+    """Body part, and the frame of reference, which a page without a plane shares as its series has but one."""
     if header.get("BodyPartExamined"):
         capture.BodyPartExamined = header.BodyPartExamined
     else:
         capture.Laterality = ""  # type 2C: nobody knows whether the body part is a paired one (PS3.3 C.7.3.1)
-    capture.PatientOrientation = ""
-    capture.FrameOfReferenceUID = header.FrameOfReferenceUID
-    capture.PositionReferenceIndicator = header.get("PositionReferenceIndicator", "")
+    if place is not None:
+        capture.FrameOfReferenceUID = header.FrameOfReferenceUID
+        capture.PositionReferenceIndicator = header.get("PositionReferenceIndicator", "")
+
+
+def _source(findings: Findings, header: Dataset, k: int) -> Dataset:
+    """The image, and frame, behind slice ``k``, with what it was to the picture."""
+    source = Dataset()
+    source.ReferencedSOPClassUID = header.SOPClassUID
+    source.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    frame_number = findings.volume.sources[k].frame_number
+    if frame_number is not None:
+        source.ReferencedFrameNumber = frame_number
+    source.PurposeOfReferenceCodeSequence = [codes.item(codes.SOURCE_FOR_PROCESSING)]
+    return source
+
+
+def _refer(capture: Dataset, findings: Findings, headers: Sequence[Dataset], slices: Sequence[int]) -> None:
+    capture.SourceImageSequence = [_source(findings, headers[k], k) for k in slices]
+
+
+def _place(capture: Dataset, place: Plane | None, header: Dataset) -> None:
+    """The plane of its source, so that viewers link them."""
+    if place is None:
+        return
     capture.ImagePositionPatient = [f"{v:.10g}" for v in place.position]
     capture.ImageOrientationPatient = [f"{v:.10g}" for v in place.orientation]
     capture.PixelSpacing = [f"{v:.10g}" for v in place.pixel_spacing]
     capture.SliceThickness = header.SliceThickness
 
 
-def _paint(findings: Findings, k: int) -> NDArray[np.uint8]:
-    """Slice ``k`` as RGB (rows, columns, 3): windowed, regions of findings filled, anatomy outlined."""
-    centre, width = findings.window
-    grey = np.clip((findings.volume.voxels[k] - (centre - width / 2)) * (255 / width), 0, 255)
-    picture = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
-    regions = [region for region in findings.regions if region.in_segmentation]
-    for region in sorted(regions, key=outlined):
-        mask = region.mask[k]
-        if not mask.any():
-            continue
-        colour = np.array(region.colour, np.float32)
-        if outlined(region):
-            picture[_edge(mask)] = colour
-        else:
-            picture[mask] = picture[mask] * (1 - _FILL) + colour * _FILL
-    return picture
+def _pixels(capture: Dataset, picture: NDArray[np.uint8]) -> None:
+    capture.Rows, capture.Columns = picture.shape[-3:-1]
+    capture.PixelData = picture.tobytes() + b"\0" * (picture.size % 2)
 
 
-def outlined(region: Region) -> bool:
-    """Whether ``region`` is drawn as an outline. What is no anatomical structure is scattered: it is painted."""
-    return region.type.value == region.site.value
+def _frames(
+    capture: Dataset, painter: Painter, headers: Sequence[Dataset], planes: Sequence[Plane | None], shown: Sequence[int]
+) -> None:
+    """Make ``capture`` a Multi-frame True Color one, a slice a frame, each with its plane (PS3.3 A.8.5.4)."""
+    first = shown[0]
+    capture.add_new("SOPClassUID", "UI", MultiFrameTrueColorSecondaryCaptureImageStorage)
+    _common_to_series(capture, headers[first], planes[first])
+    picture = np.empty((len(shown), painter.rows, painter.columns, 3), np.uint8)
+    for frame, k in zip(picture, shown, strict=True):
+        frame[...] = painter.capture(k)
+    _refer(capture, painter.findings, headers, shown)
+    places = [place for k in shown if (place := planes[k]) is not None]
+    if places:
+        capture.SharedFunctionalGroupsSequence = [_shared_groups(places[0], headers[first])]
+        capture.PerFrameFunctionalGroupsSequence = [_frame_groups(place) for place in places]
+    capture.NumberOfFrames = len(shown)
+    if len(shown) > 1:
+        # Pages in their order: the planes are in the functional groups, which older readers do not look at.
+        capture.FrameIncrementPointer = Tag("PageNumberVector")
+        capture.PageNumberVector = list(range(1, len(shown) + 1))
+    _pixels(capture, picture)
 
 
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of ``mask`` (rows, columns) with a neighbour, up, down, left or right, outside of it."""
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~inner
+def _shared_groups(place: Plane, header: Dataset) -> Dataset:
+    """What all frames have in common: their orientation and pixels."""
+    orientation, measures, groups = Dataset(), Dataset(), Dataset()
+    orientation.ImageOrientationPatient = [f"{v:.10g}" for v in place.orientation]
+    measures.PixelSpacing = [f"{v:.10g}" for v in place.pixel_spacing]
+    measures.SliceThickness = header.SliceThickness
+    groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [orientation], [measures]
+    return groups
 
 
-@dataclass(frozen=True, eq=False)
-class _Text:
-    """Burned-in text: its pixels (rows, columns), and for each its colour times its opacity, and what shows through."""
-
-    where: NDArray[np.bool_]
-    ink: NDArray[np.float32]
-    transparency: NDArray[np.float32]
-
-
-def _text(provenance: Provenance, findings: Findings) -> _Text:
-    """Banner and legend, the same on every slice."""
-    _, rows, columns = findings.volume.shape
-    layer = Image.new("RGBA", (columns, rows))
-    draw = ImageDraw.Draw(layer)
-    size = max(_SMALLEST_FONT, round(min(rows, columns) / 36))
-    font = ImageFont.load_default(size)
-    line = round(size * 1.35)
-    model = f"AI {provenance.model.name} {provenance.model.version}"
-    banner = [model]
-    if provenance.qualification is not Qualification.PRODUCT:
-        banner.insert(0, f"{provenance.qualification} - not for diagnostic use")
-    draw.rectangle((0, 0, columns, line * len(banner) + 3), fill=(0, 0, 0, round(255 * _VEIL)))
-    for n, text in enumerate(banner):
-        draw.text((4, 2 + n * line), text, font=font, fill=(255, 220, 90, 255))
-    regions = [region for region in findings.regions if region.in_segmentation]
-    top = rows - line * len(regions) - 3
-    for n, region in enumerate(regions):
-        y = top + n * line
-        draw.rectangle((3, y + 2, 3 + size * 0.7, y + 2 + size * 0.7), fill=(*region.colour, 255))
-        draw.text(
-            (6 + size, y), region.label, font=font, fill=(255, 255, 255, 255), stroke_width=1, stroke_fill="black"
-        )
-    rgba = np.asarray(layer, np.float32)
-    where = rgba[..., 3] > 0
-    opacity = rgba[where][:, 3:] / np.float32(255)
-    return _Text(where, rgba[where][:, :3] * opacity, np.float32(1) - opacity)
-
-
-def _burn(picture: NDArray[np.uint8], text: _Text) -> NDArray[np.uint8]:
-    """``picture`` (rows, columns, 3) with ``text`` over it."""
-    picture[text.where] = picture[text.where] * text.transparency + text.ink
-    return picture
+def _frame_groups(place: Plane) -> Dataset:
+    """The position of a frame."""
+    position, groups = Dataset(), Dataset()
+    position.ImagePositionPatient = [f"{v:.10g}" for v in place.position]
+    groups.PlanePositionSequence = [position]
+    return groups

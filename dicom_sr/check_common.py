@@ -9,21 +9,31 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 
 from dicom_sr import codes
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
+from dicom_sr.segmentation import LABEL_MAP_STORAGE
 from node.domain.finding import Findings
+from node.domain.job import ResultReference
 from node.domain.model import Qualification
+from node.domain.profile import FULL, Profile
 
-_FIRST_SERIES_NUMBER = 900
 _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 
 
@@ -31,16 +41,40 @@ class Kind(StrEnum):
     """What kind of result an object is."""
 
     SEG = "SEG"
+    PM = "PM"
     SC = "SC"
+    MULTIFRAME_SC = "multi-frame SC"
+    PR = "PR"
+    KO = "KO"
+    DOC = "DOC"
+    OLDER_SR = "older SR"
     SR = "SR"
 
 
-_KINDS = {SegmentationStorage: Kind.SEG, SecondaryCaptureImageStorage: Kind.SC, Comprehensive3DSRStorage: Kind.SR}
+_KINDS = {
+    SegmentationStorage: Kind.SEG,
+    LABEL_MAP_STORAGE: Kind.SEG,
+    ParametricMapStorage: Kind.PM,
+    SecondaryCaptureImageStorage: Kind.SC,
+    MultiFrameTrueColorSecondaryCaptureImageStorage: Kind.MULTIFRAME_SC,
+    GrayscaleSoftcopyPresentationStateStorage: Kind.PR,
+    KeyObjectSelectionDocumentStorage: Kind.KO,
+    EncapsulatedPDFStorage: Kind.DOC,
+    BasicTextSRStorage: Kind.OLDER_SR,
+    EnhancedSRStorage: Kind.OLDER_SR,
+    ComprehensiveSRStorage: Kind.OLDER_SR,
+    Comprehensive3DSRStorage: Kind.SR,
+}
+SR_KINDS = frozenset({Kind.SR, Kind.OLDER_SR})
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One result object as it was read back; ``elements`` are those of every depth."""
+    """One result object as it was read back.
+
+    ``elements`` are those of every depth; a sequence that is encoded like one before it, as the frames of a
+    segmentation have hundreds, is looked into once.
+    """
 
     kind: Kind
     dataset: Dataset
@@ -52,7 +86,7 @@ class Result:
         kind = _KINDS.get(dataset.get("SOPClassUID"))
         if kind is None:
             raise ValueError("not a SOP class of a result")
-        return cls(kind, dataset, list(dataset.iterall()))
+        return cls(kind, dataset, list(_distinct(dataset, set())))
 
     def items(self) -> Iterator[Dataset]:
         """Every sequence item, of every depth."""
@@ -61,18 +95,45 @@ class Result:
                 yield from element.value
 
 
+def _distinct(dataset: Dataset, seen: set[tuple[int, bytes]]) -> Iterator[DataElement]:
+    for tag in sorted(dataset.keys()):
+        raw = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.VR == "SQ" and raw.value:
+            key = int(tag), bytes(raw.value)
+            if key in seen:
+                continue
+            seen.add(key)
+        element = dataset[tag]
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _distinct(item, seen)
+
+
 @dataclass(frozen=True, eq=False)
 class Set:
-    """All results of a job and what they were made from."""
+    """All results of a job for one profile, and what they were made from."""
 
     results: Sequence[Result]
     headers: Sequence[Dataset]
     findings: Findings | None
+    profile: Profile = FULL
+    supersedes: Sequence[ResultReference] = ()
+    identified: Dataset | None = None
 
     @cached_property
     def source(self) -> Dataset:
         """Patient and study as the results must carry them."""
-        return identity(self.headers[0])
+        who = self.headers[0] if self.identified is None else self.identified
+        return identity(who, self.profile.timezone)
+
+    @cached_property
+    def in_patient(self) -> bool:
+        """Whether the source images have a place in the patient."""
+        if self.findings is not None:
+            return self.findings.volume.in_patient
+        header = self.headers[0]
+        return "ImageOrientationPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 
     @cached_property
     def sources(self) -> dict[str, Dataset]:
@@ -83,6 +144,20 @@ class Set:
     def known(self) -> dict[str, Dataset]:
         """Every instance that a result may refer to, by SOPInstanceUID."""
         return self.sources | {str(result.dataset.SOPInstanceUID): result.dataset for result in self.results}
+
+    @cached_property
+    def replaced(self) -> dict[str, ResultReference]:
+        """The results that these replace, by SOPInstanceUID."""
+        return {earlier.sop_instance_uid: earlier for earlier in self.supersedes}
+
+    @cached_property
+    def series_of(self) -> dict[str, set[tuple[str, Kind]]]:
+        """(SeriesInstanceUID, kind) of the results, by series number."""
+        found: dict[str, set[tuple[str, Kind]]] = {}
+        for result in self.results:
+            number = str(result.dataset.get("SeriesNumber"))
+            found.setdefault(number, set()).add((str(result.dataset.get("SeriesInstanceUID")), result.kind))
+        return found
 
     @cached_property
     def source_series(self) -> dict[str, int | None]:
@@ -126,15 +201,17 @@ def _uids_new(result: Result, everything: Set) -> Iterator[str]:
         yield "SeriesInstanceUID is that of a source"
     if everything.uses[str(result.dataset.SOPInstanceUID)] > 1:
         yield "SOPInstanceUID is used twice"
+    if str(result.dataset.SOPInstanceUID) in everything.replaced:
+        yield "SOPInstanceUID is that of a result that it replaces"
 
 
-def _file_meta(result: Result, _: Set) -> Iterator[str]:
+def _file_meta(result: Result, everything: Set) -> Iterator[str]:
     meta, dataset = result.dataset.file_meta, result.dataset
     if meta.MediaStorageSOPInstanceUID != dataset.SOPInstanceUID:
         yield "MediaStorageSOPInstanceUID differs from the data set"
     if meta.MediaStorageSOPClassUID != dataset.SOPClassUID:
         yield "MediaStorageSOPClassUID differs from the data set"
-    if meta.TransferSyntaxUID != ExplicitVRLittleEndian:
+    if meta.TransferSyntaxUID not in (ExplicitVRLittleEndian, everything.profile.transfer_syntax):
         yield f"TransferSyntaxUID is {meta.TransferSyntaxUID}"
     if not meta.get("ImplementationClassUID"):
         yield "ImplementationClassUID is missing"
@@ -143,10 +220,12 @@ def _file_meta(result: Result, _: Set) -> Iterator[str]:
 def _series(result: Result, everything: Set) -> Iterator[str]:
     dataset = result.dataset
     number = dataset.get("SeriesNumber")
-    if number is None or number < _FIRST_SERIES_NUMBER:
-        yield f"SeriesNumber {number} is below {_FIRST_SERIES_NUMBER}"
+    if number is None or number < everything.profile.series_number:
+        yield f"SeriesNumber {number} is below {everything.profile.series_number}"
     if number in everything.source_series.values():
         yield f"SeriesNumber {number} is that of a source"
+    if len(everything.series_of[str(number)]) > 1:
+        yield f"SeriesNumber {number} is that of another series"
     if dataset.get("InstanceNumber") is None:
         yield "InstanceNumber is missing"
     text = str(dataset.get("SeriesDescription", ""))
@@ -156,9 +235,10 @@ def _series(result: Result, everything: Set) -> Iterator[str]:
         yield f"SeriesDescription does not say {dataset.ContentQualification}"
 
 
-def _qualification(result: Result, _: Set) -> Iterator[str]:
+def _qualification(result: Result, everything: Set) -> Iterator[str]:
     value = result.dataset.get("ContentQualification")
-    if value not in list(Qualification):
+    wanted = everything.profile.qualification
+    if value not in list(Qualification) or wanted not in (None, value):
         yield f"ContentQualification is {value}"
 
 
@@ -177,10 +257,12 @@ def _contributing_equipment(result: Result, _: Set) -> Iterator[str]:
     yield "no item names the processing algorithm with its version and DeviceUID (IHE AIR)"
 
 
-def _character_set(result: Result, _: Set) -> Iterator[str]:
-    declared = result.dataset.get("SpecificCharacterSet")
-    if declared != CHARACTER_SET:
-        yield f"SpecificCharacterSet is {declared}"
+def _character_set(result: Result, everything: Set) -> Iterator[str]:
+    declared = result.dataset.get("SpecificCharacterSet") or ""
+    text = declared if isinstance(declared, str) else "\\".join(declared)
+    # Unicode also where the profile has another one, for a name that is not in it.
+    if text not in (CHARACTER_SET, everything.profile.character_set):
+        yield f"SpecificCharacterSet is {text or 'missing'}"
     for element in result.elements:
         if element.VR in ("PN", "LO", "SH", "LT", "ST", "UT", "UC") and "\N{REPLACEMENT CHARACTER}" in str(
             element.value
@@ -204,11 +286,37 @@ def _references(result: Result, everything: Set) -> Iterator[str]:
     for item in result.items():
         if "ReferencedSOPInstanceUID" not in item:
             continue
-        target = everything.known.get(str(item.ReferencedSOPInstanceUID))
-        if target is None:
-            yield f"{item.ReferencedSOPInstanceUID} is neither a source nor a result"
-        elif target.SOPClassUID != item.ReferencedSOPClassUID:
-            yield f"{item.ReferencedSOPInstanceUID} has another SOP class"
+        uid = str(item.ReferencedSOPInstanceUID)
+        target, replaced = everything.known.get(uid), everything.replaced.get(uid)
+        if target is None and replaced is None:
+            yield f"{uid} is neither a source nor a result"
+            continue
+        class_uid = target.SOPClassUID if target is not None else replaced.sop_class_uid  # type: ignore[union-attr]
+        if class_uid != item.ReferencedSOPClassUID:
+            yield f"{uid} has another SOP class"
+        if target is not None:
+            yield from _parts(uid, item, target)
+
+
+def _parts(uid: str, item: Dataset, target: Dataset) -> Iterator[str]:
+    """The frames and segments that ``item`` names are in ``target``."""
+    frames = item.get("ReferencedFrameNumber")
+    for frame in [] if frames is None else [frames] if isinstance(frames, int) else frames:
+        if not 1 <= int(frame) <= int(target.get("NumberOfFrames") or 1):
+            yield f"{uid} has no frame {frame}"
+    segments = item.get("ReferencedSegmentNumber")
+    there = {segment.SegmentNumber for segment in target.get("SegmentSequence", [])}
+    for segment in [] if segments is None else [segments] if isinstance(segments, int) else segments:
+        if segment not in there:
+            yield f"{uid} has no segment {segment}"
+
+
+def _series_of_references(result: Result, everything: Set) -> Iterator[str]:
+    for item in result.items():
+        for reference in item.get("ReferencedInstanceSequence", []) if "SeriesInstanceUID" in item else ():
+            target = everything.known.get(str(reference.ReferencedSOPInstanceUID))
+            if target is not None and target.SeriesInstanceUID != item.SeriesInstanceUID:
+                yield f"{reference.ReferencedSOPInstanceUID} is listed in another series"
 
 
 def _codes(result: Result, _: Set) -> Iterator[str]:
@@ -227,7 +335,7 @@ def _codes(result: Result, _: Set) -> Iterator[str]:
 
 def _schemes(result: Result, _: Set) -> Iterator[str]:
     declared = {item.CodingSchemeDesignator for item in result.dataset.get("CodingSchemeIdentificationSequence", [])}
-    for scheme in sorted(codes.private_schemes(result.dataset) - declared):
+    for scheme in sorted(codes.private_schemes(result.elements) - declared):
         yield f"{scheme} is not declared"
 
 
@@ -244,6 +352,7 @@ COMMON = (
     Rule("times", _times),
     Rule("private elements", _private),
     Rule("references", _references),
+    Rule("series of references", _series_of_references),
     Rule("codes", _codes),
     Rule("coding schemes", _schemes),
 )

@@ -1,4 +1,4 @@
-"""The rules for each kind of result: the SR's content tree, the SEG's planes and masks, the captures' pixels."""
+"""The rules for the content tree of an SR."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
 
 from dicom_sr import codes
 from dicom_sr.check_common import Result, Rule, Set
-from dicom_sr.header import plane
+from dicom_sr.outline import bounding_rectangle, outlines
+from dicom_sr.report import SR_CLASSES
+from node.domain.finding import Findings, Mark, Region
 from node.domain.model import Qualification
-from node.domain.volume import SliceSource
 
 _TITLE, _LANGUAGE, _PROCEDURE = "126000", "121049", "121058"
 _OBSERVER_UID, _OBSERVER_MODEL = "121012", "121015"
@@ -23,16 +25,27 @@ _ALGORITHM_NAME, _ALGORITHM_VERSION = "111001", "111003"
 _GROUP_TEMPLATES = ("1410", "1411", "1501")
 _PROCEDURES = {code.value for code in dictionary.cid100.concepts.values()}
 _UNITS = {code.value for code in dictionary.UCUM.concepts.values()} | {
-    "ml",
-    "mL",
-    "g",
-    "kg",
-    "s",
-    "{ratio}",
-    "{pixels}",
-    "{-1:1}",
+    *("ml", "mL", "g", "kg", "mg", "s", "ms", "min", "h", "d", "a", "mm", "cm", "m", "um", "mm2", "cm2", "m2", "mm3"),
+    *(
+        "cm3",
+        "m3",
+        "deg",
+        "Hz",
+        "ml/s",
+        "mm/s",
+        "cm/s",
+        "mm2/s",
+        "g/ml",
+        "mg/ml",
+        "kg/m2",
+        "10*-3.mm2/s",
+        "10*-6.mm2/s",
+    ),
+    *("{ratio}", "{pixels}", "{counts}", "{score}", "{-1:1}", "{SUVbw}g/ml", "/min", "[hnsf'U]"),
 }
-_PLACE_TOLERANCE_MM = 0.001
+_SMALLEST_DIFFERENCE = 0.01  # pixels; coordinates are single precision (VR FL)
+# Pairs of numbers that a graphic type has (PS3.3 C.18.6.1.2): fewest and most.
+_POINTS = {"POINT": (1, 1), "POLYLINE": (2, None), "MULTIPOINT": (1, None), "CIRCLE": (2, 2), "ELLIPSE": (4, 4)}
 
 
 def concept(item: Dataset) -> str:
@@ -58,7 +71,7 @@ def tracking_uid(group: Dataset) -> str | None:
     return next((str(item.UID) for item in group.ContentSequence if concept(item) == _TRACKING_UID), None)
 
 
-def _root(result: Result, _: Set) -> Iterator[str]:
+def _root(result: Result, everything: Set) -> Iterator[str]:
     report = result.dataset
     if concept(report) != _TITLE or report.ContentTemplateSequence[0].TemplateIdentifier != "1500":
         yield "root is not TID 1500 with the title 126000"
@@ -69,6 +82,9 @@ def _root(result: Result, _: Set) -> Iterator[str]:
     # TID 1500 asks for at least one of its rows 6, 8, 10 and 12.
     if not present.keys() & {_MEASUREMENTS, codes.QUALITATIVE_EVALUATIONS.value}:
         yield f"content items {_MEASUREMENTS} and {codes.QUALITATIVE_EVALUATIONS.value} are missing"
+    language, wanted = present.get(_LANGUAGE), everything.profile.language.value
+    if language is not None and language.ConceptCodeSequence[0].CodeValue != wanted:
+        yield f"the language is {language.ConceptCodeSequence[0].CodeValue}, not {wanted}"
     procedure = present.get(_PROCEDURE)
     if procedure is not None and procedure.ConceptCodeSequence[0].CodeValue not in _PROCEDURES:
         yield f"procedure {procedure.ConceptCodeSequence[0].CodeValue} is not in CID 100"
@@ -89,6 +105,11 @@ def _groups(result: Result, _: Set) -> Iterator[str]:
         for code in (_TRACKING_ID, _TRACKING_UID, _FINDING, _ALGORITHM_NAME, _ALGORITHM_VERSION):
             if code not in present:
                 yield f"a group of TID {template} has no {code}"
+    named: dict[str | None, set[str]] = {}
+    for group in groups(result.dataset):
+        names = [str(item.TextValue) for item in group.ContentSequence if concept(item) == _TRACKING_ID]
+        named.setdefault(tracking_uid(group), set()).update(names)
+    yield from (f"tracking UID {uid} has several identifiers" for uid, names in named.items() if len(names) > 1)
 
 
 def _tracking_places(result: Result, _: Set) -> Iterator[str]:
@@ -129,7 +150,10 @@ def _evidence(result: Result, everything: Set) -> Iterator[str]:
         for study in result.dataset.get(keyword, []):
             for series in study.ReferencedSeriesSequence:
                 for item in series.ReferencedSOPSequence:
-                    listed[str(item.ReferencedSOPInstanceUID)] = str(series.SeriesInstanceUID)
+                    uid = str(item.ReferencedSOPInstanceUID)
+                    if uid in listed:
+                        yield f"{uid} is listed twice"
+                    listed[uid] = str(series.SeriesInstanceUID)
     used = {
         str(reference.ReferencedSOPInstanceUID)
         for item in content(result.dataset)
@@ -137,9 +161,25 @@ def _evidence(result: Result, everything: Set) -> Iterator[str]:
     }
     for uid in sorted(used - set(listed)):
         yield f"{uid} is used but not listed as evidence"
+    for uid in sorted(set(everything.sources) - set(listed) - used):
+        yield f"{uid} was looked at but is not listed as evidence"
     for uid, series_uid in listed.items():
         if uid in everything.known and everything.known[uid].SeriesInstanceUID != series_uid:
             yield f"{uid} is listed in another series"
+    if str(result.dataset.SOPInstanceUID) in listed:
+        yield "the report is listed as its own evidence"
+
+
+def _predecessors(result: Result, everything: Set) -> Iterator[str]:
+    said = {
+        str(item.ReferencedSOPInstanceUID)
+        for study in result.dataset.get("PredecessorDocumentsSequence", [])
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    wanted = {uid for uid, earlier in everything.replaced.items() if earlier.sop_class_uid in SR_CLASSES}
+    yield from (f"{uid} is no report that this one replaces" for uid in sorted(said - wanted))
+    yield from (f"{uid} is replaced but no predecessor" for uid in sorted(wanted - said))
 
 
 def _coordinates(result: Result, everything: Set) -> Iterator[str]:
@@ -151,9 +191,55 @@ def _coordinates(result: Result, everything: Set) -> Iterator[str]:
         if image is None:
             yield "coordinates refer to no source image"
             continue
-        points = np.asarray(item.GraphicData, float).reshape(-1, 2)
-        if (points < 0).any() or (points > (image.Columns, image.Rows)).any():
+        if int(image.get("NumberOfFrames") or 1) > 1 and "ReferencedFrameNumber" not in reference:
+            yield "coordinates on a multi-frame image name no frame"
+        points = _points(item)
+        fewest, most = _POINTS[item.GraphicType]
+        if len(points) < fewest or (most is not None and len(points) > most):
+            yield f"a {item.GraphicType} has {len(points)} points"
+        if not ((points >= 0) & (points <= (image.Columns, image.Rows))).all():
             yield "coordinates lie outside of the image"
+
+
+def _points(item: Dataset) -> NDArray[np.float64]:
+    """(n, 2): column and row of every point of an SCOORD."""
+    return np.asarray(item.GraphicData, float).reshape(-1, 2)
+
+
+def _places(result: Result, everything: Set) -> Iterator[str]:
+    """What has a place lies, on the image that is named, where the findings have it, to a hundredth of a pixel."""
+    findings = everything.findings
+    if findings is None:
+        return
+    said: dict[str, list[Dataset]] = {}
+    for group in groups(result.dataset):
+        name = next((str(item.TextValue) for item in group.ContentSequence if concept(item) == _TRACKING_ID), "")
+        said.setdefault(name, []).extend(item for item in content(group) if item.ValueType == "SCOORD")
+    slices = {(s.sop_instance_uid, s.frame_number): k for k, s in enumerate(findings.volume.sources)}
+    found: list[Region | Mark] = [*(region for region in findings.regions if region.mask.any()), *findings.marks]
+    labels = [finding.label for finding in found]
+    for finding in found:
+        if labels.count(finding.label) > 1:
+            continue  # two of one name cannot be told apart here
+        if not said.get(finding.label):
+            yield f"{finding.key} has no coordinates"
+        if not all(_lies(item, finding, slices, findings) for item in said.get(finding.label, [])):
+            yield f"{finding.key} lies elsewhere"
+
+
+def _lies(item: Dataset, finding: Region | Mark, slices: dict[tuple[str, int | None], int], of: Findings) -> bool:
+    reference = item.ContentSequence[0].ReferencedSOPSequence[0]
+    frame = reference.get("ReferencedFrameNumber")
+    k = slices.get((str(reference.ReferencedSOPInstanceUID), None if frame is None else int(frame)))
+    if k is None:
+        return False
+    if isinstance(finding, Region):
+        plane = finding.mask[k]
+        expected = [bounding_rectangle(plane)] if plane.any() else []
+    else:
+        expected = [outline.points for outline in outlines(finding, of.volume.shape) if outline.k == k]
+    points = _points(item)
+    return any(points.shape == e.shape and np.abs(points - e).max() <= _SMALLEST_DIFFERENCE for e in expected)
 
 
 def _research(result: Result, _: Set) -> Iterator[str]:
@@ -162,154 +248,20 @@ def _research(result: Result, _: Set) -> Iterator[str]:
         yield "the report does not say that it is not for diagnostic use"
 
 
-REPORT: Sequence[Rule] = (
-    Rule("root", _root),
+# What holds for an SR of any class.
+ANY_REPORT: Sequence[Rule] = (
     Rule("flags", _flags),
+    Rule("numbers", _numbers),
+    Rule("evidence", _evidence),
+    Rule("predecessors", _predecessors),
+    Rule("coordinates", _coordinates),
+)
+REPORT: Sequence[Rule] = (
+    *ANY_REPORT,
+    Rule("root", _root),
     Rule("groups", _groups),
     Rule("tracking with coordinates", _tracking_places),
     Rule("tracking of segments", _tracking_segments),
-    Rule("numbers", _numbers),
-    Rule("evidence", _evidence),
-    Rule("coordinates", _coordinates),
+    Rule("places", _places),
     Rule("research statement", _research),
-)
-
-
-def _source_of(derived: Dataset) -> SliceSource:
-    """The source that an item of a Source Image Sequence names."""
-    frame = derived.get("ReferencedFrameNumber")
-    return SliceSource(
-        str(derived.ReferencedSOPInstanceUID),
-        str(derived.ReferencedSOPClassUID),
-        None if frame is None else int(frame),
-    )
-
-
-def _segment_frames(segmentation: Dataset) -> Iterator[tuple[int, SliceSource, Dataset]]:
-    """Segment number, source and functional groups of every frame."""
-    shared = segmentation.SharedFunctionalGroupsSequence[0]
-    for frame in segmentation.PerFrameFunctionalGroupsSequence:
-        # A single segment is the same for all frames and moves to the shared groups.
-        segment = (frame if "SegmentIdentificationSequence" in frame else shared).SegmentIdentificationSequence[0]
-        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        yield segment.ReferencedSegmentNumber, _source_of(source), frame
-
-
-def _seg_grid(result: Result, everything: Set) -> Iterator[str]:
-    dataset, header = result.dataset, everything.headers[0]
-    if (dataset.Rows, dataset.Columns) != (header.Rows, header.Columns):
-        yield f"grid is {dataset.Rows}×{dataset.Columns}, the source's {header.Rows}×{header.Columns}"
-    frames_of_reference = {h.FrameOfReferenceUID for h in everything.headers if h.get("FrameOfReferenceUID")}
-    if frames_of_reference and dataset.FrameOfReferenceUID not in frames_of_reference:
-        yield "FrameOfReferenceUID is not that of the source"
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    place = plane(*_first_source(everything))
-    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
-    if not np.allclose(orientation, place.orientation, atol=1e-4):
-        yield "orientation is not that of the source"
-    if not np.allclose(shared.PixelMeasuresSequence[0].PixelSpacing, place.pixel_spacing, atol=1e-4):
-        yield "pixel spacing is not that of the source"
-
-
-def _first_source(everything: Set) -> tuple[Dataset, SliceSource]:
-    header = everything.headers[0]
-    frame = 1 if "PerFrameFunctionalGroupsSequence" in header else None
-    return header, SliceSource(str(header.SOPInstanceUID), str(header.SOPClassUID), frame)
-
-
-def _seg_planes(result: Result, everything: Set) -> Iterator[str]:
-    for _, source, frame in _segment_frames(result.dataset):
-        header = everything.sources.get(source.sop_instance_uid)
-        position = frame.PlanePositionSequence[0].ImagePositionPatient
-        if header is None or not np.allclose(position, plane(header, source).position, atol=_PLACE_TOLERANCE_MM):
-            yield "a frame does not lie on the plane of its source"
-
-
-def _seg_segments(result: Result, _: Set) -> Iterator[str]:
-    for segment in result.dataset.SegmentSequence:
-        number = segment.SegmentNumber
-        if segment.SegmentAlgorithmType != "AUTOMATIC" or not segment.get("SegmentAlgorithmName"):
-            yield f"segment {number} names no automatic algorithm"
-        if not segment.SegmentationAlgorithmIdentificationSequence[0].get("AlgorithmVersion"):
-            yield f"segment {number} has no algorithm version"
-        if not segment.get("TrackingUID") or not segment.get("TrackingID"):
-            yield f"segment {number} is not tracked"
-        if not segment.get("RecommendedDisplayCIELabValue"):
-            yield f"segment {number} has no colour"
-
-
-def _seg_masks(result: Result, everything: Set) -> Iterator[str]:
-    frames = (
-        np.atleast_3d(result.dataset.pixel_array)
-        .view(np.bool_)
-        .reshape(-1, result.dataset.Rows, result.dataset.Columns)
-    )
-    counts = frames.sum(axis=(1, 2), dtype=np.int64)
-    found: dict[int, int] = {segment.SegmentNumber: 0 for segment in result.dataset.SegmentSequence}
-    where = list(_segment_frames(result.dataset))
-    for (number, _, _), count in zip(where, counts, strict=True):
-        found[number] += int(count)
-    yield from (f"segment {number} is empty" for number, count in found.items() if count == 0)
-    if everything.findings is None:
-        return
-    slices = {source: k for k, source in enumerate(everything.findings.volume.sources)}
-    masks = {region.label: region.mask for region in everything.findings.regions}
-    for segment in result.dataset.SegmentSequence:
-        mask = masks[segment.TrackingID]
-        same = int(mask.sum()) == found[segment.SegmentNumber] and all(
-            np.array_equal(frames[n], mask[slices[source]])
-            for n, (number, source, _) in enumerate(where)
-            if number == segment.SegmentNumber
-        )
-        if not same:
-            yield f"segment {segment.SegmentNumber} is not the mask of its region"
-
-
-SEGMENTATION: Sequence[Rule] = (
-    Rule("grid", _seg_grid),
-    Rule("planes", _seg_planes),
-    Rule("segments", _seg_segments),
-    Rule("masks", _seg_masks),
-)
-
-_CAPTURE_VALUES = {
-    "SamplesPerPixel": 3,
-    "PhotometricInterpretation": "RGB",
-    "PlanarConfiguration": 0,
-    "BitsAllocated": 8,
-    "ConversionType": "WSD",
-    "BurnedInAnnotation": "YES",
-}
-
-
-def _sc_image(result: Result, _: Set) -> Iterator[str]:
-    capture = result.dataset
-    for keyword, value in _CAPTURE_VALUES.items():
-        if capture.get(keyword) != value:
-            yield f"{keyword} is {capture.get(keyword)}, not {value}"
-    if list(capture.ImageType[:2]) != ["DERIVED", "SECONDARY"]:
-        yield "ImageType does not start with DERIVED, SECONDARY"
-    if len(capture.PixelData) != capture.Rows * capture.Columns * 3 + capture.Rows * capture.Columns % 2:
-        yield "PixelData has another length than the image"
-    elif not any(capture.PixelData):
-        yield "the image is black"
-
-
-def _sc_source(result: Result, everything: Set) -> Iterator[str]:
-    item = result.dataset.SourceImageSequence[0]
-    if item.PurposeOfReferenceCodeSequence[0].CodeValue != codes.SOURCE_FOR_PROCESSING.value:
-        yield "the source image has no purpose"
-    source = _source_of(item)
-    place = plane(everything.sources[source.sop_instance_uid], source)
-    if not np.allclose(result.dataset.ImagePositionPatient, place.position, atol=_PLACE_TOLERANCE_MM):
-        yield "it does not lie on the plane of its source"
-    if not np.allclose(result.dataset.ImageOrientationPatient, place.orientation, atol=1e-4):
-        yield "orientation is not that of the source"
-    if not result.dataset.get("FrameOfReferenceUID"):
-        yield "FrameOfReferenceUID is missing"
-
-
-CAPTURE: Sequence[Rule] = (
-    Rule("image", _sc_image),
-    Rule("source", _sc_source),
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from os import SEEK_END
 from pathlib import Path
 
@@ -13,18 +15,30 @@ from pydicom.charset import convert_encodings
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import correct_ambiguous_vr, write_data_element, write_file_meta_info
+from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element, write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_sr import capture, report, segmentation
-from dicom_sr.header import identity, normalised, planes, stamp
+from dicom_sr import capture, parametric_map, report, segmentation
+from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
+from dicom_sr.text import keep_text
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
-from node.domain.profile import FULL, Profile
+from node.domain.profile import FULL, Profile, Report, Segments
 
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
-_FIRST_SERIES_NUMBER = 900
+# In the order of their series numbers; there may be several maps, so they come last.
+_SERIES = ("segments", "captures", "report", "presentation", "key_images", "document", "maps")
+_DESCRIPTIONS = {
+    "segments": "Segments {what}",
+    "captures": "Overlay {what}",
+    "map": "Map {what}",
+    "report": "Report {what}",
+    "presentation": "Marks {what}",
+    "key_images": "Key images {what}",
+    "document": "Document {what}",
+}
+_ITEM = b"\xfe\xff\x00\xe0"
 _SHARED_BYTES = 1 << 16  # a longer element is pixel data, which belongs to one object
 
 
@@ -37,9 +51,10 @@ def compose(
     supersedes: Sequence[ResultReference] = (),
     identified: Dataset | None = None,
 ) -> list[Dataset]:
-    """The result objects of a job, in sending order: SEG, secondary captures, SR last.
+    """The result objects of a job for one profile, in sending order: what others refer to first, the SR last.
 
-    Every UID derives from the job, so a job that runs twice gives the same objects.
+    Every UID derives from the job and the name of the profile, so a job that runs twice gives the same objects;
+    Tracking UIDs derive from the job alone, so what is tracked is the same in every profile.
 
     Args:
         headers: ``headers[k]`` is the data set, without pixel data, of the instance behind
@@ -51,39 +66,141 @@ def compose(
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
-    volume = findings.volume
-    places = planes(volume, list(headers))
-    who = identity(headers[0] if identified is None else identified)
+    places = planes(findings.volume, list(headers))
+    provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     copies: dict[int, Dataset] = {}
     for header in headers:
         if id(header) not in copies:
-            copies[id(header)] = normalised(header, volume)
+            copies[id(header)] = normalised(header, findings.volume)
     sources = [copies[id(header)] for header in headers]
-    numbers = _series_numbers(headers)
-    what = findings.title or provenance.model.title or provenance.model.name
+    number = dict(zip(_SERIES, _series_numbers(headers, profile.series_number), strict=False))
+    who = identity(headers[0] if identified is None else identified, profile.timezone)
+    finish = _Finish(provenance, findings, profile, who)
 
-    finish = partial(stamp, who=who, provenance=provenance, what=f"Overlay {what}")
     # Both spend much of their time in numpy, where one does not hold up the other.
     with ThreadPoolExecutor(1) as pool:
-        segmented = pool.submit(segmentation.build, provenance, findings, sources, series_number=next(numbers))
-        results = list(capture.build(provenance, findings, sources, places, series_number=next(numbers), finish=finish))
+        segmented = pool.submit(_segments, provenance, findings, sources, places, profile, number["segments"], finish)
+        captures = _captures(provenance, findings, sources, places, profile, number["captures"], finish)
         segments = segmented.result()
+    results = [*([segments] if segments is not None else []), *captures]
+    # The IOD of a map asks for a place in the patient (PS3.3 A.75.3); pictures show those of other images.
+    if profile.maps and findings.volume.in_patient:
+        results += _maps(provenance, findings, sources, places, profile, number["maps"], headers, finish)
+    # GSPS, KOS and PDF come here, one call each: with ``number["presentation"]``, ``["key_images"]``, ``["document"]``.
+    if profile.report is Report.COMPREHENSIVE_3D:
+        document = report.build(
+            provenance,
+            findings,
+            sources,
+            segments,
+            series_number=number["report"],
+            profile=profile,
+            supersedes=supersedes,
+        )
+        finish(document, "report")
+        results.append(document)
+    # The other classes of SR come here.
+    for dataset in results if profile.character_set != CHARACTER_SET else ():
+        keep_text(dataset)
+    return results
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """Completes a result with what all of them carry."""
+
+    provenance: Provenance
+    findings: Findings
+    profile: Profile
+    who: Dataset
+
+    def __call__(self, dataset: Dataset, kind: str, label: str = "") -> None:
+        """``kind`` is that of ``Profile.descriptions``; ``label`` names one of several of a kind."""
+        what = self.findings.title or self.provenance.model.title or self.provenance.model.name
+        text = self.profile.descriptions.get(kind, _DESCRIPTIONS[kind]).replace("{what}", what)
+        stamp(
+            dataset,
+            self.who,
+            self.provenance,
+            what=f"{text} {label}".rstrip(),
+            character_set=self.profile.character_set,
+        )
+
+
+def _segments(
+    provenance: Provenance,
+    findings: Findings,
+    sources: Sequence[Dataset],
+    places: Sequence[Plane | None],
+    profile: Profile,
+    series_number: int,
+    finish: _Finish,
+) -> Dataset | None:
+    if profile.segments is Segments.NONE:
+        return None
+    segments = segmentation.build(provenance, findings, sources, places, series_number=series_number, profile=profile)
     if segments is not None:
-        stamp(segments, who, provenance, what=f"Segments {what}")
-        results.insert(0, segments)
-    document = report.build(provenance, findings, sources, segments, series_number=next(numbers))
-    stamp(document, who, provenance, what=f"Report {what}")
-    return [*results, document]
+        finish(segments, "segments")
+    return segments
 
 
-def _series_numbers(headers: Sequence[Dataset]) -> Iterator[int]:
-    """Series numbers from 900 on that the source does not use."""
+def _captures(
+    provenance: Provenance,
+    findings: Findings,
+    sources: Sequence[Dataset],
+    places: Sequence[Plane | None],
+    profile: Profile,
+    series_number: int,
+    finish: _Finish,
+) -> list[Dataset]:
+    return list(
+        capture.build(
+            provenance,
+            findings,
+            sources,
+            places,
+            profile=profile,
+            series_number=series_number,
+            at=local(provenance.started_at, finish.who),
+            finish=partial(finish, kind="captures"),
+        )
+    )
+
+
+def _maps(
+    provenance: Provenance,
+    findings: Findings,
+    sources: Sequence[Dataset],
+    places: Sequence[Plane | None],
+    profile: Profile,
+    first: int,
+    headers: Sequence[Dataset],
+    finish: _Finish,
+) -> list[Dataset]:
+    """One series for each map."""
+    results = []
+    for number, (found, series_number) in enumerate(
+        zip(findings.maps, _series_numbers(headers, first), strict=False), 1
+    ):
+        dataset = parametric_map.build(
+            provenance,
+            findings,
+            found,
+            sources,
+            places,
+            number=number,
+            series_number=series_number,
+            profile=profile,
+        )
+        finish(dataset, "map", found.label)
+        results.append(dataset)
+    return results
+
+
+def _series_numbers(headers: Sequence[Dataset], first: int) -> Iterator[int]:
+    """Series numbers from ``first`` on that the source does not use."""
     taken = {int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") is not None}
-    number = _FIRST_SERIES_NUMBER
-    while True:
-        number += 1
-        if number not in taken:
-            yield number
+    return (number for number in count(first) if number not in taken)
 
 
 def write(datasets: Sequence[Dataset], out_dir: Path) -> list[ResultFile]:
@@ -102,28 +219,45 @@ def write(datasets: Sequence[Dataset], out_dir: Path) -> list[ResultFile]:
 
 
 class _Encoder:
-    """Encodes data sets, Explicit VR Little Endian. What several have in common, as captures do, it encodes once."""
+    """Encodes data sets, Explicit VR Little Endian. What several have in common, as captures do, it encodes once.
+
+    So do the frames of one data set: sequences are taken apart here.
+    """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[DataElement, bytes]] = {}
 
     def __call__(self, dataset: Dataset) -> bytes:
-        correct_ambiguous_vr(dataset, is_little_endian=True)
-        encodings = convert_encodings(dataset.SpecificCharacterSet)
-        return b"".join(self._element(element, encodings) for element in dataset)
+        return self._elements(dataset, dataset, convert_encodings(dataset.SpecificCharacterSet))
 
-    def _element(self, element: DataElement, encodings: list[str]) -> bytes:
+    def _elements(self, dataset: Dataset, root: Dataset, encodings: list[str]) -> bytes:
+        return b"".join(self._element(element, dataset, root, encodings) for element in dataset)
+
+    def _element(self, element: DataElement, dataset: Dataset, root: Dataset, encodings: list[str]) -> bytes:
         known = self._known.get(id(element))
         if known is not None:
             return known[1]
-        buffer = DicomBytesIO()
-        buffer.is_little_endian, buffer.is_implicit_VR = True, False
-        write_data_element(buffer, element, encodings)
-        encoded: bytes = buffer.getvalue()
+        if element.VR == "SQ":
+            items = [self._elements(item, root, encodings) for item in element.value]
+            body = b"".join(_ITEM + len(item).to_bytes(4, "little") + item for item in items)
+            tag = element.tag.group.to_bytes(2, "little") + element.tag.element.to_bytes(2, "little")
+            encoded = tag + b"SQ\0\0" + len(body).to_bytes(4, "little") + body
+        else:
+            encoded = _encoded(element, dataset, root, encodings)
         if len(encoded) < _SHARED_BYTES:
             # Kept together with the element: an identity is that of another object once its owner is gone.
             self._known[id(element)] = element, encoded
         return encoded
+
+
+def _encoded(element: DataElement, dataset: Dataset, root: Dataset, encodings: list[str]) -> bytes:
+    if " or " in element.VR:  # depends on other elements, PixelRepresentation for one
+        correct_ambiguous_vr_element(element, dataset, True, [root])
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_data_element(buffer, element, encodings)
+    encoded: bytes = buffer.getvalue()
+    return encoded
 
 
 def _write(encoded: bytes, dataset: Dataset, path: Path) -> ResultFile:

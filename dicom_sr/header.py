@@ -73,6 +73,13 @@ _IMAGE = (
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
+_PLACE = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SliceThickness",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+)
 _PLANE_GROUPS = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 # Decimal strings of positions are rounded. Beyond this share of a voxel the mask would lie beside its image.
 _PLACE_TOLERANCE = 0.1
@@ -107,12 +114,18 @@ def copied(source: Dataset, keywords: Iterable[str]) -> Dataset:
     return copy
 
 
-def identity(header: Dataset) -> Dataset:
-    """Patient and study of ``header`` as a result carries them, type 2 attributes complete."""
+def identity(header: Dataset, timezone: str | None = None) -> Dataset:
+    """Patient and study of ``header`` as a result carries them, type 2 attributes complete.
+
+    Args:
+        timezone: TimezoneOffsetFromUTC for a header that names none.
+    """
     result = copied(header, IDENTITY)
     for keyword in IDENTITY_TYPE_2:
         if keyword not in result or result[keyword].value is None:
             setattr(result, keyword, "")
+    if timezone is not None and not result.get("TimezoneOffsetFromUTC"):
+        result.TimezoneOffsetFromUTC = timezone
     return result
 
 
@@ -120,12 +133,16 @@ def normalised(header: Dataset, volume: Volume) -> Dataset:
     """A copy of ``header`` that highdicom's constructors take, without pixel data and without the patient.
 
     They refuse what real headers hold (an unknown sex, half a birth date) or lack; ``stamp`` writes patient and study.
-    Missing SliceThickness and FrameOfReferenceUID come from ``volume``.
+    Missing SliceThickness and FrameOfReferenceUID come from ``volume``, but where it has no place in the patient.
     """
     result = copied(header, _IMAGE)
     for keyword in IDENTITY_TYPE_2:
         setattr(result, keyword, "")
     result.SpecificCharacterSet = CHARACTER_SET
+    if not volume.in_patient:
+        for keyword in _PLACE:
+            result.pop(keyword, None)
+        return result
     if not result.get("SliceThickness"):
         result.SliceThickness = round(volume.spacing[0], 6)
     if not result.get("FrameOfReferenceUID"):
@@ -159,8 +176,8 @@ def plane(header: Dataset, source: SliceSource) -> Plane:
     return Plane(position, orientation, spacing)  # type: ignore[arg-type]  # lengths: PS3.3 C.7.6.2
 
 
-def planes(volume: Volume, headers: list[Dataset]) -> list[Plane]:
-    """The plane of every slice of ``volume``, proven to be where the volume says it is.
+def planes(volume: Volume, headers: list[Dataset]) -> list[Plane | None]:
+    """The plane of every slice of ``volume``, proven to be where the volume says it is; None where it has no place.
 
     Raises:
         InvalidInput: another number of headers than slices, a header of another instance, another grid or place.
@@ -170,15 +187,16 @@ def planes(volume: Volume, headers: list[Dataset]) -> list[Plane]:
         raise InvalidInput(
             "headers", f"{len(headers)} for {slices} slices", "Give one header per slice, in their order"
         )
-    found = []
+    found: list[Plane | None] = []
     origins: NDArray[np.float64] = volume.affine[:3, 3] + np.outer(np.arange(slices), volume.affine[:3, 0])
     for header, source, origin in zip(headers, volume.sources, origins, strict=True):
         if header.SOPInstanceUID != source.sop_instance_uid:
             raise InvalidInput("headers", "do not follow volume.sources", "Give one header per slice, in their order")
-        here = plane(header, source)
-        if (header.Rows, header.Columns) != (rows, columns) or not np.allclose(
+        here = plane(header, source) if volume.in_patient else None
+        elsewhere = here is not None and not np.allclose(
             here.position, origin, rtol=0, atol=_PLACE_TOLERANCE * min(volume.spacing)
-        ):
+        )
+        if (header.Rows, header.Columns) != (rows, columns) or elsewhere:
             raise InvalidInput(
                 "volume", "does not lie on the grid of its source images", "Give the findings on the source grid"
             )
@@ -200,20 +218,23 @@ def local(moment: datetime, header: Dataset) -> datetime:
     return moment.astimezone(zone(header))
 
 
-def series_description(what: str, qualification: Qualification) -> str:
-    """``AI <what> RESEARCH``, at most 64 characters (VR LO); viewers cut it early, so the meaning comes first."""
+def series_description(text: str, qualification: Qualification) -> str:
+    """``AI <text> RESEARCH``, at most 64 characters (VR LO); viewers cut it early, so the meaning comes first."""
     suffix = "" if qualification is Qualification.PRODUCT else f" {qualification}"
-    return f"AI {what}"[: 64 - len(suffix)].rstrip() + suffix
+    return f"AI {text.removeprefix('AI ')}"[: 64 - len(suffix)].rstrip() + suffix
 
 
-def stamp(dataset: Dataset, who: Dataset, provenance: Provenance, *, what: str) -> None:
+def stamp(
+    dataset: Dataset, who: Dataset, provenance: Provenance, *, what: str, character_set: str = CHARACTER_SET
+) -> None:
     """Write what every result object carries in the same way, over whatever its constructor wrote.
 
     Args:
         who: the patient and study that the result belongs to, from ``identity``.
         what: the meaning of the series, for SeriesDescription.
+        character_set: SpecificCharacterSet; several values are parted by backslashes.
     """
-    dataset.SpecificCharacterSet = CHARACTER_SET
+    dataset.SpecificCharacterSet = character_set.split("\\") if "\\" in character_set else character_set
     for element in who:
         # As the source says it, right or wrong: a PACS compares identity value by value.
         dataset[element.tag] = element

@@ -8,10 +8,23 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
 
 from dicom_sr import codes
+from node.domain.finding import Mark, Region
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance
+from node.domain.profile import FULL, Profile
 
 MANUFACTURER = "ainode"
+
+
+def result_uid(provenance: Provenance, profile: Profile, *parts: str) -> str:
+    """UID of something in the results of a job: another profile of the same job writes other objects."""
+    which = () if profile.name == FULL.name else (f"profile {profile.name}",)
+    return derived_uid(provenance.job_id, *which, *parts)
+
+
+def tracking_uid(provenance: Provenance, finding: Region | Mark) -> str:
+    """Tracking UID of a region or a mark: the same in SEG and SR, in every profile and in every run of the job."""
+    return derived_uid(provenance.job_id, "tracking", finding.key)
 
 
 def device_uid(provenance: Provenance) -> str:

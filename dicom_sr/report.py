@@ -2,188 +2,144 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 from highdicom import sr
-from highdicom.seg import Segmentation
 from highdicom.sr.enum import RelationshipTypeValues as Relationship
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from dicom_sr import codes
-from dicom_sr.outline import bounding_rectangle, slices_to_show
-from dicom_sr.provenance import MANUFACTURER, algorithm, observer
-from dicom_sr.segmentation import segmented, tracking_uid
-from node.domain import finding
+from dicom_sr.provenance import MANUFACTURER, observer, result_uid
+from dicom_sr.report_groups import Group, Groups, evaluation_item, measurement_item
 from node.domain.errors import InvalidInput
 from node.domain.finding import Findings, Region
 from node.domain.ids import derived_uid
-from node.domain.job import Provenance
+from node.domain.job import Provenance, ResultReference
 from node.domain.model import Qualification
+from node.domain.profile import FULL, Profile
 
-_Group = (
-    sr.PlanarROIMeasurementsAndQualitativeEvaluations
-    | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
-    | sr.MeasurementsAndQualitativeEvaluations
-)
 _RESEARCH_STATEMENT = "Research result. Not for diagnostic use."
+# Every SR whose predecessor this one can be (PS3.3 A.35).
+SR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
 
 
 def build(
     provenance: Provenance,
     findings: Findings,
     headers: Sequence[Dataset],
-    segmentation: Segmentation | None,
+    segmentation: Dataset | None,
     *,
     series_number: int,
-) -> sr.Comprehensive3DSR:
+    profile: Profile = FULL,
+    supersedes: Sequence[ResultReference] = (),
+) -> Dataset:
     """The report.
 
-    A region that has voxels gives two groups with one Tracking UID: a planar one with the place of a large
-    cross-section, without which viewers cannot show the finding, and one that carries what was measured and evaluated
-    over all of its slices. A region without voxels has no place; its numbers are told in words. Where none has, the
-    report holds the statements about the whole study alone: that nothing was found, or the class of the study.
+    A region without voxels has no place; its numbers are told in words. Where nothing has a place, the report holds the
+    statements about the whole study alone: that nothing was found, or the class of the study.
 
     Args:
         headers: normalised, one per slice of the volume.
-        segmentation: where the regions that are segments lie.
+        segmentation: where the regions that are segments lie, stamped; None where the profile has none.
         series_number: SeriesNumber (0020,0011) of the result.
+        supersedes: the results that this one replaces; the SRs among them become its predecessors.
 
     Raises:
-        InvalidInput: a measurement is not a finite number, or nothing at all is said.
+        InvalidInput: a measurement is not a finite number, a mark lies outside, or nothing at all is said.
     """
-    regions = [region for region in findings.regions if region.mask.any()]
-    if not (findings.regions or findings.evaluations or findings.notes):
+    said = (findings.regions, findings.marks, findings.maps, findings.evaluations, findings.measurements)
+    if not any((*said, findings.notes)):
         raise InvalidInput("findings", "say nothing", "Refuse the study instead")
-    shown = slices_to_show([region.mask for region in regions])
-    groups: list[_Group] = []
-    for region, k in zip(regions, shown, strict=True):
-        groups += [
-            _place_group(provenance, findings, region, k),
-            _measured_group(provenance, findings, region, segmentation),
-        ]
-    library = {headers[k].SOPInstanceUID: headers[k] for k in sorted(set(shown))}
-    report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=observer(provenance)),
-        procedure_reported=codes.concept(findings.procedure),
-        # highdicom makes no report without a group, which the template allows where there are statements.
-        imaging_measurements=groups or [_no_group()],
-        title=codes.concept(codes.IMAGING_MEASUREMENT_REPORT),
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            codes.concept(codes.LANGUAGE_ENGLISH)
-        ),
-        # TID 1602 describes a whole image by one plane, which a multi-frame one has not.
-        referenced_images=[h for h in library.values() if "NumberOfFrames" not in h] or None,
-    )
-    if not groups:
-        report[0].ContentSequence = [item for item in report[0].ContentSequence if item.ValueType != "CONTAINER"]
-    statements = _statements(provenance, findings)
-    if statements.ContentSequence:
-        report[0].ContentSequence.append(statements)
-    return sr.Comprehensive3DSR(
-        evidence=[*headers, *([segmentation] if segmentation else [])],
-        content=report[0],
-        series_instance_uid=derived_uid(provenance.job_id, "SR", "series"),
+    groups = Groups(provenance, findings, segmentation)
+    content = _content(provenance, findings, headers, groups, profile)
+    # What was looked at is evidence even where nothing was found on it.
+    evidence = [*{id(h): h for h in headers}.values(), *([segmentation] if segmentation is not None else [])]
+    report: Dataset = sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=content,
+        series_instance_uid=result_uid(provenance, profile, "SR", "series"),
         series_number=series_number,
-        sop_instance_uid=derived_uid(provenance.job_id, "SR", "1"),
+        sop_instance_uid=result_uid(provenance, profile, "SR", "1"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         is_complete=True,
         is_final=False,
         is_verified=False,
     )
+    predecessors = [earlier for earlier in supersedes if earlier.sop_class_uid in SR_CLASSES]
+    if predecessors:
+        report.PredecessorDocumentsSequence = [_hierarchy(earlier) for earlier in predecessors]
+    return report
 
 
-def _no_group() -> _Group:
+def _content(
+    provenance: Provenance, findings: Findings, headers: Sequence[Dataset], groups: Groups, profile: Profile
+) -> Dataset:
+    """The root container (TID 1500)."""
+    found = groups.all()
+    report = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer(provenance)),
+        procedure_reported=codes.concept(findings.procedure),
+        # highdicom makes no report without a group, which the template allows where there are statements.
+        imaging_measurements=found or [_no_group()],
+        title=codes.concept(codes.IMAGING_MEASUREMENT_REPORT),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            codes.concept(codes.LANGUAGES[profile.language])
+        ),
+        referenced_images=_library(findings, headers, groups.shown),
+    )
+    root: Dataset = report[0]
+    if not found:
+        root.ContentSequence = [item for item in root.ContentSequence if item.ValueType != "CONTAINER"]
+    statements = _statements(provenance, findings)
+    if statements.ContentSequence:
+        root.ContentSequence.append(statements)
+    return root
+
+
+def _library(findings: Findings, headers: Sequence[Dataset], shown: set[int]) -> list[Dataset] | None:
+    """The images that groups refer to, once each; TID 1602 describes an image by one plane, which not all have."""
+    if not findings.volume.in_patient:
+        return None
+    library = {str(headers[k].SOPInstanceUID): headers[k] for k in sorted(shown)}
+    return [header for header in library.values() if "NumberOfFrames" not in header] or None
+
+
+def _no_group() -> Group:
     return sr.MeasurementsAndQualitativeEvaluations(sr.TrackingIdentifier(UID(derived_uid("no group")), "none"))
 
 
-def _tracking(provenance: Provenance, region: Region) -> sr.TrackingIdentifier:
-    return sr.TrackingIdentifier(uid=tracking_uid(provenance, region), identifier=region.label)
-
-
-def _sites(region: Region) -> list[sr.FindingSite]:
-    laterality = None if region.laterality is None else codes.concept(region.laterality)
-    return [sr.FindingSite(codes.concept(region.site), laterality=laterality)]
-
-
-def _place_group(provenance: Provenance, findings: Findings, region: Region, k: int) -> _Group:
-    """TID 1410: the rectangle about the cross-section on slice ``k``; no number, as none is measured in that plane."""
-    source = findings.volume.sources[k]
-    image = sr.SourceImageForRegion(
-        source.sop_class_uid,
-        source.sop_instance_uid,
-        referenced_frame_numbers=None if source.frame_number is None else [source.frame_number],
-    )
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(provenance, region),
-        referenced_region=sr.ImageRegion(
-            sr.GraphicTypeValues.POLYLINE, bounding_rectangle(region.mask[k]), source_image=image
-        ),
-        finding_type=codes.concept(region.type),
-        finding_sites=_sites(region),
-        algorithm_id=algorithm(provenance),
-    )
-
-
-def _measured_group(
-    provenance: Provenance, findings: Findings, region: Region, segmentation: Segmentation | None
-) -> _Group:
-    """TID 1411 about the region's segment; TID 1501 where it has none, being the union of others."""
-    common: dict[str, Any] = {
-        "tracking_identifier": _tracking(provenance, region),
-        "finding_type": codes.concept(region.type),
-        "finding_sites": _sites(region),
-        "algorithm_id": algorithm(provenance),
-        "measurements": [_measurement(region, m) for m in region.measurements],
-        "qualitative_evaluations": [_evaluation(e) for e in region.evaluations],
-    }
-    segments = [r.key for r in segmented(findings)]
-    if segmentation is None or region.key not in segments:
-        return sr.MeasurementsAndQualitativeEvaluations(**common)
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        **common,
-        referenced_segment=sr.ReferencedSegment(
-            segmentation.SOPClassUID,
-            segmentation.SOPInstanceUID,
-            segments.index(region.key) + 1,
-            source_series=sr.SourceSeriesForSegmentation(findings.volume.series_uid),
-        ),
-    )
-
-
-def _measurement(region: Region, measurement: finding.Measurement) -> sr.Measurement:
-    """TID 300, rounded to the digits that mean something."""
-    if not math.isfinite(measurement.value):
-        raise InvalidInput(
-            f"{region.key}.{measurement.key}", f"is {measurement.value}", "Leave out what could not be measured"
-        )
-    return sr.Measurement(
-        name=codes.concept(measurement.name),
-        value=round(measurement.value, measurement.digits),
-        unit=codes.concept(measurement.unit),
-        method=None if measurement.method is None else codes.concept(measurement.method),
-        derivation=None if measurement.derivation is None else codes.concept(measurement.derivation),
-    )
-
-
-def _evaluation(evaluation: finding.Evaluation) -> sr.QualitativeEvaluation:
-    return sr.QualitativeEvaluation(codes.concept(evaluation.name), codes.concept(evaluation.value))
+def _hierarchy(earlier: ResultReference) -> Dataset:
+    """The Hierarchical SOP Instance Reference of an earlier result (PS3.3 C.17.2.1)."""
+    instance, series, study = Dataset(), Dataset(), Dataset()
+    instance.ReferencedSOPClassUID = earlier.sop_class_uid
+    instance.ReferencedSOPInstanceUID = earlier.sop_instance_uid
+    series.SeriesInstanceUID = earlier.series_uid
+    series.ReferencedSOPSequence = [instance]
+    study.StudyInstanceUID = earlier.study_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
 
 
 def _statements(provenance: Provenance, findings: Findings) -> sr.ContainerContentItem:
-    """What is said of the study as a whole (TID 1500 rows 12 to 14)."""
+    """What is said of the study as a whole (TID 1500 rows 12 to 14).
+
+    Its numbers stand here as well: the template is extensible, and a group of their own has no place in an image, which
+    OHIF 3.13 does not survive.
+    """
     container = sr.ContainerContentItem(
         codes.concept(codes.QUALITATIVE_EVALUATIONS), relationship_type=Relationship.CONTAINS
     )
     container.ContentSequence = sr.ContentSequence()
     for evaluation in findings.evaluations:
-        container.ContentSequence.extend(_evaluation(evaluation))
+        container.ContentSequence.extend(evaluation_item(evaluation))
+    for measurement in findings.measurements:
+        container.ContentSequence.extend(measurement_item("findings", measurement))
     absent = [_in_words(region) for region in findings.regions if not region.mask.any()]
     research = [] if provenance.qualification is Qualification.PRODUCT else [_RESEARCH_STATEMENT]
-    for text in (*research, *absent, *findings.notes):
+    maps = [f"Shown as a map: {found.label}." for found in findings.maps]
+    for text in (*research, *absent, *maps, *findings.notes):
         container.ContentSequence.append(
             sr.TextContentItem(codes.concept(codes.COMMENT), text, relationship_type=Relationship.CONTAINS)
         )

@@ -1,4 +1,4 @@
-"""The SEG: one binary segment per region, on the planes and the grid of the source (PS3.3 A.51)."""
+"""The SEG: one segment per region, on the planes and the grid of the source (PS3.3 A.51)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+from pydicom.tag import Tag
+from pydicom.uid import UID, SegmentationStorage
 
 from dicom_sr import codes
-from dicom_sr.provenance import MANUFACTURER, segment_algorithm, software_versions
-from node.domain.errors import InvalidInput
+from dicom_sr.header import Plane
+from dicom_sr.multiframe import Frames, shell
+from dicom_sr.provenance import result_uid, segment_algorithm, tracking_uid
 from node.domain.finding import Findings, Region
-from node.domain.ids import derived_uid
 from node.domain.job import Provenance
+from node.domain.mask import LabelMask, areas
+from node.domain.profile import FULL, Profile, Segments
 
-
-def tracking_uid(provenance: Provenance, region: Region) -> str:
-    """Tracking UID of a region: the same in SEG and SR, and in every run of the job."""
-    return derived_uid(provenance.job_id, "tracking", region.key)
+LABEL_MAP_STORAGE = UID(
+    "1.2.840.10008.5.1.4.1.1.66.7"
+)  # Label Map Segmentation Storage; pydicom 3.0 has no name for it
+_SEGMENT_NUMBER, _SEGMENT_GROUP = Tag("ReferencedSegmentNumber"), Tag("SegmentIdentificationSequence")
+_MOST_LABELS = 65535
 
 
 def segmented(findings: Findings) -> list[Region]:
@@ -29,85 +36,102 @@ def segmented(findings: Findings) -> list[Region]:
 
 
 def build(
-    provenance: Provenance, findings: Findings, headers: Sequence[Dataset], *, series_number: int
-) -> Segmentation | None:
+    provenance: Provenance,
+    findings: Findings,
+    headers: Sequence[Dataset],
+    places: Sequence[Plane | None],
+    *,
+    series_number: int,
+    profile: Profile = FULL,
+) -> Dataset | None:
     """The segmentation, or None where no region has a voxel.
+
+    A label map, where the profile asks for one, holds each voxel once: where regions overlap it is a binary one still.
 
     Args:
         headers: normalised, one per slice of the volume.
+        places: where each slice lies.
         series_number: SeriesNumber (0020,0011) of the result.
-
-    Raises:
-        InvalidInput: the volume spans several multi-frame instances.
     """
     regions = segmented(findings)
     if not regions:
         return None
-    images, masks = _by_source(findings, headers, regions)
-    segmentation = Segmentation(
-        source_images=images,
-        pixel_array=masks,
-        segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(provenance, number, region) for number, region in enumerate(regions, 1)],
-        series_instance_uid=derived_uid(provenance.job_id, "SEG", "series"),
+    segmentation = shell(
+        provenance,
+        profile,
+        headers[0],
+        sop_class_uid=SegmentationStorage,
+        kind="SEG",
+        number=1,
         series_number=series_number,
-        sop_instance_uid=derived_uid(provenance.job_id, "SEG", "1"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=provenance.model.name,
-        software_versions=software_versions(provenance)[0],
-        device_serial_number=provenance.node_uid,
-        content_label="AI_SEGMENTATION",
-        content_description=findings.title[:64] or None,
-        omit_empty_frames=True,
     )
-    # highdicom draws this one at random; a retry must give the same bytes.
-    organization = derived_uid(provenance.job_id, "SEG", "dimension organization")
-    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
-        item.DimensionOrganizationUID = organization
+    segmentation.Modality, segmentation.ImageType = "SEG", ["DERIVED", "PRIMARY"]
+    segmentation.ContentLabel, segmentation.ContentDescription = "AI_SEGMENTATION", findings.title[:64]
+    segmentation.ContentCreatorName = ""
+    segmentation.PixelRepresentation = 0
+    segmentation.SegmentSequence = [_describe(provenance, number, region) for number, region in enumerate(regions, 1)]
+    frames = Frames(findings, headers, places, codes.SEGMENTATION)
+    packed, overlap = _packed(regions, frames)
+    organization = result_uid(provenance, profile, "SEG", "dimension organization")
+    if profile.segments is Segments.LABELMAP and not overlap and len(regions) <= _MOST_LABELS:
+        _label_map(segmentation, regions, Frames(findings, headers, places, codes.SEGMENTATION), organization)
+        return segmentation
+    segmentation.SegmentationType, segmentation.SegmentsOverlap = "BINARY", "YES" if overlap else "NO"
+    segmentation.BitsAllocated = segmentation.BitsStored = 1
+    segmentation.HighBit = 0
+    frames.finish(segmentation, organization, (_SEGMENT_NUMBER, _SEGMENT_GROUP, "Referenced Segment Number"))
+    segmentation.add(DataElement("PixelData", "OB", packed + b"\0" * (len(packed) % 2)))
     return segmentation
 
 
-def _by_source(
-    findings: Findings, headers: Sequence[Dataset], regions: Sequence[Region]
-) -> tuple[list[Dataset], NDArray[np.uint8]]:
-    """Source images and their masks (frames, rows, columns, segments), frame for frame; where no voxel is in two
-    segments, their numbers (frames, rows, columns).
-
-    A multi-frame instance is one source whose frames may run in another order than the volume, or lie outside of it.
-    """
-    sources = findings.volume.sources
-    masks = _masks(regions)
-    if sources[0].frame_number is None:
-        return [_in_one_frame_of_reference(header, findings) for header in headers], masks
-    if len({source.sop_instance_uid for source in sources}) > 1:
-        raise InvalidInput("volume.sources", "span several multi-frame instances", "Analyse one instance at a time")
-    frames = np.zeros((int(headers[0].NumberOfFrames), *masks.shape[1:]), np.uint8)
-    frames[[(source.frame_number or 1) - 1 for source in sources]] = masks
-    return [_in_one_frame_of_reference(headers[0], findings)], frames
-
-
-def _masks(regions: Sequence[Region]) -> NDArray[np.uint8]:
-    """As `_by_source`, on the grid of the volume."""
-    # Numbers take the memory of one mask, and highdicom counts no overlaps then, which takes it a second.
-    if len(regions) < 256:
-        numbers = np.zeros(regions[0].mask.shape, np.uint8)
-        for number, region in enumerate(regions, 1):
-            if numbers[region.mask].any():
-                break
-            numbers[region.mask] = number
-        else:
-            return numbers
-    # Segment by segment in memory, so that each frame of each is contiguous.
-    return np.moveaxis(np.stack([region.mask for region in regions]).view(np.uint8), 0, -1)
+def _packed(regions: Sequence[Region], frames: Frames) -> tuple[bytes, bool]:
+    """Every slice of every region that has voxels, one bit a pixel (PS3.5 8.1.1); and whether two regions overlap."""
+    found: list[NDArray[np.uint8]] = []
+    taken: dict[int, NDArray[np.uint8]] = {}
+    overlap, aligned = False, True
+    loose: list[NDArray[np.bool_]] = []
+    for number, region in enumerate(regions, 1):
+        identification = Dataset()
+        identification.ReferencedSegmentNumber = number
+        group = DataElement(_SEGMENT_GROUP, "SQ", Items([identification]))
+        for k in np.flatnonzero(areas(region.mask)):
+            plane = region.mask[k]
+            bits = np.packbits(plane, bitorder="little")
+            frames.add(int(k), number, group=group)
+            aligned = plane.size % 8 == 0
+            (found if aligned else loose).append(bits if aligned else plane.reshape(-1))  # type: ignore[arg-type]
+            before = taken.get(int(k))
+            overlap = overlap or (before is not None and bool((before & bits).any()))
+            taken[int(k)] = bits if before is None else before | bits
+    # Frames follow each other without a gap, also where one does not fill its last byte.
+    packed = found if aligned else [np.packbits(np.concatenate(loose), bitorder="little")]
+    return b"".join(part.tobytes() for part in packed), overlap
 
 
-def _in_one_frame_of_reference(header: Dataset, findings: Findings) -> Dataset:
-    """``header`` in the volume's frame of reference: de-identification may give every slice another."""
-    image = Dataset()
-    image.update(header)
-    image.add_new("FrameOfReferenceUID", "UI", findings.volume.frame_of_reference_uid)
-    return image
+def _label_map(segmentation: Dataset, regions: Sequence[Region], frames: Frames, organization: str) -> None:
+    """Write the frames of a label map: a pixel holds the number of its segment, 0 where there is none."""
+    segmentation.SOPClassUID = LABEL_MAP_STORAGE
+    segmentation.SegmentationType = "LABELMAP"
+    segmentation.PixelPaddingValue = 0
+    dtype = np.uint8 if len(regions) < 256 else np.uint16
+    segmentation.BitsAllocated = segmentation.BitsStored = np.dtype(dtype).itemsize * 8
+    segmentation.HighBit = segmentation.BitsStored - 1
+    on = np.array([areas(region.mask) > 0 for region in regions])
+    pixels = []
+    for k in np.flatnonzero(on.any(axis=0)):
+        plane = np.zeros((segmentation.Rows, segmentation.Columns), dtype)
+        for n in map(int, np.flatnonzero(on[:, k])):
+            plane[regions[n].mask[k]] = n + 1
+        frames.add(int(k))
+        pixels.append(plane.tobytes())
+    frames.finish(segmentation, organization)
+    data = b"".join(pixels)
+    segmentation.add(DataElement("PixelData", "OB" if dtype is np.uint8 else "OW", data + b"\0" * (len(data) % 2)))
+
+
+def expected_plane(mask: NDArray[np.bool_] | LabelMask, k: int) -> NDArray[np.uint8]:
+    """Slice ``k`` of ``mask`` as it is packed, for whoever compares."""
+    return np.packbits(mask[k], bitorder="little")
 
 
 def _describe(provenance: Provenance, number: int, region: Region) -> SegmentDescription:

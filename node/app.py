@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,21 +23,27 @@ from config.settings import Sync, dicomweb_tokens
 from node import served
 from node.core import Core
 from node.dicom.query import related_instances
+from node.dicom.request_commitment import StorageCommitmentSCU
 from node.dicom.scu import StorageSender
+from node.dicom.verifier import QueryVerifier
 from node.domain.errors import InvalidSettings
 from node.domain.instance import Answer, Incoming
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
 from node.domain.study import Released
 from node.front import Told, new_front, new_receive
 from node.observe.metrics import Metrics
 from node.schedule import Ticker
 from node.services.assemble import Assemble
+from node.services.breaker import Breaker
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.evidence import Evidence
 from node.services.inbox import Inbox
+from node.services.outbox import Outbox, Patience
 from node.services.recover import Recover
+from node.services.request_commitment import RequestCommitments
 from node.services.stow import Stow
+from node.services.verify import VerifyByQuery
 from node.stopping import Stop
 from node.workers.supervise import Supervised
 from pipelines.registry import model_version
@@ -200,23 +207,37 @@ class Receiver:
 
 
 def couriers(core: Core, ticker: Ticker) -> None:
-    """One outbox for every peer that is sent to, each on its own tick."""
+    """For every peer that is sent to as many couriers as it may have associations, each on its own tick."""
     deliver = core.settings.deliver
+    patience = Patience(
+        lease=timedelta(seconds=deliver.lease_seconds),
+        retry=timedelta(seconds=deliver.retry_seconds),
+        retry_max=timedelta(seconds=deliver.retry_max_seconds),
+        give_up=timedelta(days=deliver.give_up_days),
+        draw=random.random,
+    )
     sender = StorageSender(core.settings.node.ae_title, core.tls)
+    database, clock = core.database, core.clock
     for peer in senders(core):
-        outbox = Deliver(
-            core.database.write,
-            core.clock,
-            core.files,
-            sender,
-            peer,
-            owner=core.owner,
-            lease=timedelta(seconds=deliver.lease_seconds),
-            retry=timedelta(seconds=deliver.retry_seconds),
-            retry_max=timedelta(seconds=deliver.retry_max_seconds),
-            give_up=timedelta(days=deliver.give_up_days),
-        )
-        ticker.every(_TICK, f"deliver to {peer.name}", outbox.deliver)
+        breaker = Breaker(database.write, clock, sender, peer, patience.pause)
+        outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
+        for number in range(peer.associations):
+            courier = Deliver(outbox, core.files, sender, owner=core.owner)
+            ticker.every(_TICK, f"deliver to {peer.name}, {number + 1}", courier.deliver)
+
+
+def verifiers(core: Core, ticker: Ticker) -> None:
+    """For every peer that verifies, a look for what it was sent, on its own tick."""
+    node, database, patience = core.settings.node, core.database, served.patience(core)
+    query, commitment = QueryVerifier(node.ae_title, core.tls), StorageCommitmentSCU(node.ae_title, core.tls)
+    reports = served.take_reports(core)
+    for peer in verified(core):
+        look: VerifyByQuery | RequestCommitments
+        if peer.verify is Verify.QUERY:
+            look = VerifyByQuery(database.write, database.read, core.clock, query, peer, patience)
+        else:
+            look = RequestCommitments(database.write, database.read, core.clock, commitment, reports, peer, patience)
+        ticker.every(_TICK, f"verify at {peer.name}", look.verify)
 
 
 def senders(core: Core) -> list[Peer]:
@@ -224,9 +245,15 @@ def senders(core: Core) -> list[Peer]:
     return [p for p in core.peers.values() if p.send]
 
 
+def verified(core: Core) -> list[Peer]:
+    """The peers at which what they were sent is looked for."""
+    return [p for p in senders(core) if p.verify is not Verify.NONE]
+
+
 def new_ticker(core: Core) -> Ticker:
     """A ticker with a thread for every peer that it waits for, and some for the node itself."""
-    waited_for = len(senders(core)) + len(served.called(core)) + sum(p.query for p in core.peers.values())
+    waited_for = sum(p.associations for p in senders(core)) + len(verified(core)) + len(served.called(core))
+    waited_for += sum(p.query for p in core.peers.values())
     return Ticker(threads=waited_for + core.settings.node.receivers + 4)
 
 
@@ -246,6 +273,7 @@ def deliver(core: Core, stop: Stop) -> None:
     """Run the outboxes alone."""
     ticker = new_ticker(core)
     couriers(core, ticker)
+    verifiers(core, ticker)
     ticker.start()
     stop.wait()
     ticker.stop()
@@ -281,6 +309,7 @@ def serve(core: Core, stop: Stop, *, ready: Callable[[], None] = lambda: None) -
         worker = Supervised("worker", core.config)
         receiver.start(ticker)
         couriers(core, ticker)
+        verifiers(core, ticker)
         worker.start()
         ticker.every(_KEEP, "worker", worker.keep)
         ticker.start()

@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 routes_app = typer.Typer(help="Routes: which studies go to which pipeline.", no_args_is_help=True)
 app.add_typer(routes_app, name="routes")
+profiles_app = typer.Typer(help="Output profiles: what a peer gets of a result.", no_args_is_help=True)
+app.add_typer(profiles_app, name="profiles")
 app.add_typer(models_app, name="models")
 app.add_typer(pipelines_app, name="pipelines")
 pipelines_app.command()(new)
@@ -181,17 +183,19 @@ def run(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Where the result objects are written.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:N")] = "auto",
+    profile: Annotated[str, typer.Option(help="What is written: an output profile.")] = "full",
     *,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline or a model version on one study from disk; no node has to run."""
-    from node.console import show_run
+    from node.console import profile_of, show_run
     from node.offline import run_on
     from node.versions import open_named
 
     with opened() as shared:
         chosen = open_named(shared, model)
-    output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings)
+        wanted = profile_of(profile, shared.settings)
+    output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings, profile=wanted)
     raise typer.Exit(show_run(output, as_json=as_json))
 
 
@@ -248,6 +252,23 @@ def explain(folder: Folder, *, as_json: AsJson = False) -> None:
     from node.offline import explain as ask
 
     show(ask(folder, settings()), show_routes, as_json=as_json)
+
+
+@profiles_app.command("list")
+def list_profiles(*, as_json: AsJson = False) -> None:
+    """List the profiles, and the peers that have them."""
+    from node.console import profiles_of, show_profiles
+
+    show(profiles_of(settings()), show_profiles, as_json=as_json)
+
+
+@profiles_app.command("show")
+def show_profile(name: str, *, as_json: AsJson = False) -> None:
+    """Show every key of a profile."""
+    from node.console import profile_of
+    from node.console import show_profile as in_words
+
+    show(profile_of(name, settings()), in_words, as_json=as_json)
 
 
 @app.command("check-config")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from config.profiles import TRANSFER_SYNTAXES, profiles
 from config.settings import Settings, peers
+from config.values import did_you_mean
 from node.core import certificates
 from node.dicom.scu import StorageSender
 from node.dicom.send_dir import Collected, Sent, collect, send_files
@@ -22,10 +26,11 @@ from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import InvalidInput, PeerUnreachable
 from node.domain.ids import checked_ae_title
 from node.domain.job import Job, JobOutput, Outcome, Role
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
+from node.domain.profile import Profile
 from node.domain.study import Study
 from node.offline import Explained
-from node.services.queries import NodeStatus
+from node.services.queries import NodeStatus, PeerStatus
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -137,6 +142,60 @@ def findings_table(findings: Any, truth: dict[tuple[str, str], float] | None = N
     return table
 
 
+@dataclass(frozen=True)
+class NamedProfile:
+    """A profile, and the peers that have it."""
+
+    profile: Profile
+    peers: tuple[str, ...]
+
+
+def profiles_of(settings: Settings) -> list[NamedProfile]:
+    """Every profile, the built-in ones first."""
+    having = {name: tuple(n for n, p in settings.peers.items() if p.profile == name) for name in profiles(settings)}
+    return [NamedProfile(profile, having[name]) for name, profile in profiles(settings).items()]
+
+
+def profile_of(name: str, settings: Settings) -> Profile:
+    """A profile by its name.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    known = profiles(settings)
+    if name not in known:
+        fix = did_you_mean(name, known) or f"They are {', '.join(known)}"
+        raise InvalidInput("profile", f"no profile is named {name}", fix)
+    return known[name]
+
+
+def show_profiles(found: list[NamedProfile]) -> None:
+    """Profiles, with what tells them apart."""
+    table = Table("profile", "SR", "SEG", "captures", "also", "notice", "language", "peers", box=None)
+    for named in found:
+        p = named.profile
+        flags = ("summary", "multiframe", "maps", "presentation", "key_images", "document", "reject_earlier")
+        also = ", ".join(flag for flag in flags if getattr(p, flag))
+        table.add_row(p.name, p.report, p.segments, p.captures, also, p.notice, p.language, ", ".join(named.peers))
+    out.print(table)
+
+
+def show_profile(profile: Profile) -> None:
+    """Every key of a profile, as the settings have it."""
+    words = {str(uid): word for word, uid in TRANSFER_SYNTAXES.items()}
+    for key, value in vars(profile).items():
+        match value:
+            case bool():
+                said = str(value).lower()
+            case Mapping():
+                said = ", ".join(f"{kind}: {text}" for kind, text in value.items()) or "those of the node"
+            case None:
+                said = "that of the node"
+            case _:
+                said = words.get(str(value), str(value))
+        out.print(f"{key:16}{escape(said)}")
+
+
 def show_routes(explained: list[Explained]) -> None:
     """What each route says of a study."""
     if not explained:
@@ -164,7 +223,20 @@ def show_status(status: NodeStatus) -> None:
             waiting = peer.deliveries[DeliveryState.PENDING] + peer.deliveries[DeliveryState.SENDING]
             dead = peer.deliveries[DeliveryState.DEAD]
             since = f", the oldest for {peer.oldest_pending_seconds:.0f} s" if peer.oldest_pending_seconds else ""
-            out.print(f"  to {peer.name:8}{waiting} waiting{since}, {dead} dead")
+            out.print(f"  to {peer.name:8}{waiting} waiting{since}, {_arrived(peer)}, {dead} dead")
+            if peer.circuit is not None and not peer.circuit.is_up:
+                out.print(
+                    f"     {'':8}does not answer since {peer.circuit.since:%Y-%m-%d %H:%M}: {peer.circuit.reason}"
+                )
+
+
+def _arrived(peer: PeerStatus) -> str:
+    """What the peer has answered with success, and what of it was verified."""
+    delivered, committed = peer.deliveries[DeliveryState.DELIVERED], peer.deliveries[DeliveryState.COMMITTED]
+    if peer.verify is Verify.NONE:
+        return f"{delivered + committed} delivered"
+    since = f", the oldest for {peer.oldest_unverified_seconds:.0f} s" if peer.oldest_unverified_seconds else ""
+    return f"{peer.unverified} delivered and not verified{since}, {committed} committed"
 
 
 def show_studies(studies: list[Study]) -> None:

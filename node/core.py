@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from config.profiles import profiles
 from config.settings import ModelSettings, Settings, Sync, database_url, peers, routes
 from config.values import authorization
 from node import __version__, owner
@@ -71,6 +72,8 @@ class Core:
         self.database = Database(database_url(settings))
         self.database.prepare()
         self.peers = peers(settings)
+        named = profiles(settings)
+        self.profiles = {name: named[peer.profile] for name, peer in self.peers.items()}
         self.routes = routes(settings)
         self.tls = certificates(settings)
         self.owner = owner.me()

@@ -52,6 +52,10 @@ def new_receive(core: Core, told: Told) -> Receive:
         with core.database.read() as tx:
             return tx.instances.get(sop_instance_uid)
 
+    def corrected(sop_instance_uid: str) -> Aside | None:
+        with core.database.read() as tx:
+            return tx.instances.correction_of(sop_instance_uid)
+
     def is_ours(series_uid: str) -> bool:
         with core.database.read() as tx:
             return tx.instances.is_result_series(series_uid)
@@ -62,6 +66,7 @@ def new_receive(core: Core, told: Told) -> Receive:
         is_ours,
         told.kept,
         core.clock,
+        corrected=corrected,
         on_answered=told.answered,
         max_bytes=core.settings.node.max_object_mb << 20,
     )
@@ -72,6 +77,12 @@ def new_scp(
 ) -> StorageSCP:
     """The Storage SCP of this process; ``listener`` as in ``StorageSCP``."""
     node = core.settings.node
+    admission = Admission(
+        node.ae_title,
+        core.peers.values(),
+        accept_unknown=node.accept_unknown_peers,
+        has_room=core.has_room if node.when_full is WhenFull.ASSOCIATIONS else lambda: True,
+    )
     return StorageSCP(
         node.ae_title,
         node.host,
@@ -79,12 +90,8 @@ def new_scp(
         receive.store,
         lambda calling: False,
         begin=receive.begin,
-        admit=Admission(
-            node.ae_title,
-            core.peers.values(),
-            accept_unknown=node.accept_unknown_peers,
-            has_room=core.has_room if node.when_full is WhenFull.ASSOCIATIONS else lambda: True,
-        ),
+        admit=admission,
+        may_store=admission.may_store,
         tls=core.tls.server if core.tls is not None else None,
         services=served.services(core),
         notices=served.notices(core),

@@ -112,6 +112,7 @@ class _Lane:
             lease=timedelta(seconds=settings.lease_seconds),
             timeout=timedelta(seconds=settings.timeout_seconds),
             retry=timedelta(seconds=settings.retry_seconds),
+            profiles=core.profiles,
             spare=spare,
             stopping=stop.is_set,
         )

@@ -14,13 +14,14 @@ from node.dicom.send_dir import collect
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import JobInput, JobOutput, Provenance
+from node.domain.profile import FULL, Profile
 from node.domain.route import SeriesVerdict, decide, judge
 from node.domain.study import StudyContent
 from node.services.dispatch import attributes, keywords
 from node.services.from_disk import study_of_files
 from node.services.run_job import run_job
 from pipelines.contract import Pipeline
-from pipelines.read.volume import read_volume
+from pipelines.read.selected import read
 
 
 def study_of(folder: Path) -> StudyContent:
@@ -33,7 +34,7 @@ def study_of(folder: Path) -> StudyContent:
 
 
 def run_on(
-    chosen: Pipeline, folder: Path, out: Path, *, device: str, settings: Settings
+    chosen: Pipeline, folder: Path, out: Path, *, device: str, settings: Settings, profile: Profile = FULL
 ) -> tuple[JobOutput, Findings | None]:
     """Run a pipeline on the study in a folder; the result objects are written to ``out``, checked.
 
@@ -51,7 +52,7 @@ def run_on(
         node_uid=derived_uid("offline", settings.node.name),
         node_version=__version__,
     )
-    return run_job(JobInput(provenance, study, device, out), chosen, read_volume)
+    return run_job(JobInput(provenance, study, device, out, profiles=(profile,)), chosen, read)
 
 
 @dataclass(frozen=True)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from node.domain.audit import AuditEntry
-from node.domain.commitment import Commitment, CommitmentState
+from node.domain.circuit import Circuit
+from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.comparison import Comparison
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
-from node.domain.job import Job, JobInput, JobOutput, JobState
+from node.domain.job import Job, JobInput, JobOutput, JobState, ResultReference
 from node.domain.manifest import Manifest, ManifestKind
 from node.domain.model import KnownVersion, ModelVersion
 from node.domain.peer import Peer
+from node.domain.priority import Priority
 from node.domain.rollout import Rollout
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.domain.trial import Trial, TrialInput, TrialOutput
+from node.domain.verification import AskedCommitment, CommitmentReport, Wanted
 
 
 class Clock(Protocol):
@@ -42,6 +45,13 @@ class Instances(Protocol):
         ...
 
     def of_job(self, job_id: str) -> list[Instance]: ...
+    def results_before(self, job: Job) -> dict[str, tuple[ResultReference, ...]]:
+        """By peer, what it has of the same study, route and model from before this job: the results, or the notice, of
+        the latest job that it was sent any of. What is still on its way to the peer counts, what never got there does
+        not. In sending order.
+        """
+        ...
+
     def indexed(self, paths: Iterable[str]) -> set[str]:
         """Those of the given paths that a row points to, an instance's or an aside's."""
         ...
@@ -50,6 +60,14 @@ class Instances(Protocol):
     def count(self) -> int: ...
     def add_aside(self, aside: Aside) -> bool:
         """Note what lies aside; False when that object is noted already."""
+        ...
+
+    def correction_of(self, sop_instance_uid: str) -> Aside | None:
+        """The latest correction of an instance."""
+        ...
+
+    def corrections(self, study_uid: str, *, up_to_revision: int) -> list[Aside]:
+        """Corrections of a study, those of later revisions left out, the oldest first."""
         ...
 
     def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]: ...
@@ -116,7 +134,24 @@ class Deliveries(Protocol):
         ...
 
     def get(self, delivery_id: int) -> Delivery | None: ...
-    def claim(self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int) -> list[Delivery]: ...
+    def claim(
+        self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int, trial: bool = False
+    ) -> list[Delivery]:
+        """Take what is due, in sending order: the most urgent job first, then the oldest; of a job what closes it last.
+
+        Nothing of a job of which somebody is sending; and what closes it not before all others of it are due or done.
+        With ``trial`` what was tried least comes first: one that the peer chokes on must not be the only one tried.
+        """
+        ...
+
+    def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:
+        """Whether something more urgent than this is due."""
+        ...
+
+    def overdue(self, peer: str, before: datetime, *, limit: int = 1000) -> list[Delivery]:
+        """Pending ones that were created before a time."""
+        ...
+
     def update(self, before: Delivery, after: Delivery) -> None: ...
     def heartbeat(self, deliveries: Sequence[Delivery], *, now: datetime, lease: timedelta) -> None: ...
     def owned(self) -> list[Delivery]: ...
@@ -128,6 +163,35 @@ class Deliveries(Protocol):
 
     def oldest_pending(self) -> dict[str, datetime]:
         """By peer."""
+        ...
+
+    def to_verify(self, peer: str, now: datetime, *, limit: int, lock: bool = False) -> list[Delivery]:
+        """What was delivered and is due to be looked for, the oldest job first; locked, what others have is left."""
+        ...
+
+    def unsent_jobs(self, peer: str, job_ids: Collection[str]) -> set[str]:
+        """Those of some jobs that still owe the peer an instance."""
+        ...
+
+    def held(self, delivery_ids: Iterable[int]) -> list[Delivery]:
+        """Some rows, which nobody else changes before this transaction ends."""
+        ...
+
+    def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
+        ...
+
+    def unverified(self) -> dict[str, tuple[int, datetime]]:
+        """By peer, how many delivered instances are to be verified, and when the one that waits longest was sent."""
+        ...
+
+
+class Circuits(Protocol):
+    """Which peers answer."""
+
+    def put(self, circuit: Circuit) -> None: ...
+    def all(self) -> dict[str, Circuit]:
+        """By peer; one that never failed has none."""
         ...
 
 
@@ -159,6 +223,15 @@ class Commitments(Protocol):
         ...
 
     def counts(self) -> dict[CommitmentState, int]: ...
+
+
+class AskedCommitments(Protocol):
+    """Storage commitments that we ask peers for."""
+
+    def add(self, asked: AskedCommitment) -> None: ...
+    def get(self, transaction_uid: str) -> AskedCommitment | None: ...
+    def accepted(self, transaction_uid: str, at: datetime) -> None: ...
+    def reported(self, transaction_uid: str, at: datetime) -> None: ...
 
 
 class Manifests(Protocol):
@@ -265,7 +338,11 @@ class UnitOfWork(Protocol):
     @property
     def deliveries(self) -> Deliveries: ...
     @property
+    def circuits(self) -> Circuits: ...
+    @property
     def commitments(self) -> Commitments: ...
+    @property
+    def asked_commitments(self) -> AskedCommitments: ...
     @property
     def manifests(self) -> Manifests: ...
     @property
@@ -357,6 +434,10 @@ class InstanceFiles(Protocol):
         """Take finished result files over, durably; returns their paths in the same order."""
         ...
 
+    def quarantine(self, *, job_id: str, attempt: int, note: Mapping[str, Any]) -> str:
+        """Keep the directory of a run, with a note that says why; returns where. Nothing ever removes it again."""
+        ...
+
     def job_dir(self, job_id: str, attempt: int) -> Path:
         """An empty directory for one run; what an earlier crash left there is removed."""
         ...
@@ -368,11 +449,32 @@ class InstanceFiles(Protocol):
         ...
 
 
+def every(index: int) -> bool:
+    """For ``Sender.send``: all are sent."""
+    return True
+
+
+def idle() -> None:
+    """For ``Sender.send``: nobody waits for a sign of life."""
+
+
 class Sender(Protocol):
     """Sends instances to a peer."""
 
-    def send(self, peer: Peer, files: Sequence[Path], on_status: Callable[[int, int, str], None]) -> None:
-        """Send over one association, in order; ``on_status(index, status, comment)`` after each answer.
+    def send(
+        self,
+        peer: Peer,
+        files: Sequence[Path],
+        on_status: Callable[[int, int, str], None],
+        *,
+        wanted: Callable[[int], bool] = every,
+        beat: Callable[[], None] = idle,
+    ) -> None:
+        """Send in order; ``on_status(index, status, comment)`` after each answer.
+
+        Args:
+            wanted: asked of each when all before it are answered; what it denies is left out without a status.
+            beat: called now and then while an object goes out.
 
         Raises:
             PeerUnreachable: no association, or it broke; what was answered until then stands.
@@ -380,7 +482,49 @@ class Sender(Protocol):
         ...
 
     def echo(self, peer: Peer) -> None:
-        """C-ECHO. Raises ``PeerUnreachable``."""
+        """Ask whether the peer is there: a C-ECHO, or its like.
+
+        Raises:
+            PeerUnreachable: it is not.
+            Rejected: it is there, and refuses the question.
+        """
+        ...
+
+
+class Verifier(Protocol):
+    """Looks for instances at a peer."""
+
+    def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
+        """The SOPInstanceUIDs of those that the peer lists.
+
+        Raises:
+            PeerUnreachable: it cannot be asked now.
+            Rejected: it refuses the query; says why.
+        """
+        ...
+
+
+class CommitmentRequester(Protocol):
+    """Asks a peer for storage commitment (PS3.4 annex J)."""
+
+    def request(
+        self,
+        peer: Peer,
+        transactions: Mapping[str, Sequence[Reference]],
+        answered: Callable[[str, int, str], None],
+        reported: Callable[[str, CommitmentReport], None],
+    ) -> None:
+        """Ask for each of some transactions, over one association, which is then held for a moment for their reports.
+
+        Args:
+            transactions: what is to be committed to, by TransactionUID.
+            answered: is told TransactionUID, status and comment after each answer.
+            reported: is told the AE title and the report, before that is answered; raises ``InvalidRequest`` to refuse.
+
+        Raises:
+            PeerUnreachable: no association, or it broke; what was answered until then stands.
+            Rejected: the peer does not offer storage commitment.
+        """
         ...
 
 

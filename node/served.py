@@ -17,10 +17,13 @@ from node.dicom.announcements import (
 from node.dicom.commitment import STORAGE_COMMITMENT, commitment, report_there, reports_here
 from node.dicom.dimse import Handler
 from node.dicom.notice import Notices
+from node.dicom.request_commitment import taken
 from node.domain.peer import Peer
 from node.schedule import Ticker
 from node.services.announce import Announce
 from node.services.commitment import AskCommitment, JudgeCommitments, ReportCommitments
+from node.services.request_commitment import TakeReports
+from node.services.verify import Patience
 
 _TICK = timedelta(seconds=0.5)
 _GIVE_UP_EVERY = timedelta(seconds=15)
@@ -32,7 +35,9 @@ def services(core: Core) -> Mapping[str, Handler]:
     announce = Announce(core.database.write, core.clock)
     return {
         **dimse.SERVICES,
-        STORAGE_COMMITMENT: commitment(AskCommitment(core.database.write, core.clock).ask),
+        STORAGE_COMMITMENT: commitment(
+            AskCommitment(core.database.write, core.clock).ask, taken(take_reports(core).take)
+        ),
         PROCEDURE_STEP: procedure_step(announce),
         INSTANCE_AVAILABILITY: instance_availability(announce),
     }
@@ -64,6 +69,21 @@ def keep_up(core: Core, ticker: Ticker, index_is_whole: Callable[[], bool]) -> N
     report = partial(report_there, ae_title=core.settings.node.ae_title, tls=core.tls)
     for peer in called(core):
         ticker.every(_TICK, f"report to {peer.name}", partial(reports.tell, peer, report))
+
+
+def take_reports(core: Core) -> TakeReports:
+    """The service that hears what peers committed to."""
+    return TakeReports(core.database.write, core.clock, patience(core))
+
+
+def patience(core: Core) -> Patience:
+    """How long a peer is waited for that is asked what it has."""
+    deliver = core.settings.deliver
+    return Patience(
+        retry=timedelta(seconds=deliver.retry_seconds),
+        retry_max=timedelta(seconds=deliver.retry_max_seconds),
+        give_up=timedelta(days=deliver.give_up_days),
+    )
 
 
 def _reports(core: Core) -> ReportCommitments:

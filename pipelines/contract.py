@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -28,12 +28,16 @@ class Selection:
 
     Findings lie on the grid of ``series``. ``more`` are read as well where a model wants several, for instance the
     contrasts of an MR study.
+
+    ``planar``: the model wants images, not volumes. Every instance is then read by itself: the first of ``series`` is
+    what findings lie on, all others follow it. A ``SeriesContent`` may hold some instances of its series only.
     """
 
     series: SeriesContent
     reason: str
     not_taken: tuple[tuple[str, str], ...] = field(default=())
     more: tuple[SeriesContent, ...] = field(default=())
+    planar: bool = False
 
 
 @runtime_checkable
@@ -54,8 +58,20 @@ class Pipeline(Protocol):
         ...
 
     def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
-        """Analyse ``volume``, and ``others`` with it: those of ``Selection.more``, in that order.
+        """Analyse ``volume``, and ``others`` with it: what else the `Selection` asked for, in that order.
 
         Raises ``Refused`` when the content is not for this model.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchPipeline(Pipeline, Protocol):
+    """A pipeline that takes the images of several studies at once, where its selections are ``planar``."""
+
+    def analyse_batch(self, batch: Sequence[Sequence[Volume]], stage: Stage) -> Sequence[Findings | Exception]:
+        """Findings for each of ``batch``, as `analyse` gives them, or the error that is its own.
+
+        Raises what is nobody's own, such as too little memory: each is then analysed by itself.
         """
         ...

@@ -19,7 +19,6 @@ from node.domain.job import Job, JobInput, JobOutput, Outcome
 from node.domain.peer import Peer
 from node.observe.metrics import Metrics
 from node.services.queries import NodeFacts, Queries
-from node.services.requeue import Requeue
 from tests.house import CHEST, MODEL, PACS, House, everything, succeed
 
 TOKEN = "a-token-for-tests-only"
@@ -40,7 +39,6 @@ class AdminHouse(House):
             VERSION, "AINODE", self.clock.now(), self.peers, lambda: self.free_bytes, lambda: self.problems
         )
         self.queries = Queries(self.database.read, self.clock, facts)
-        self.requeue = Requeue(self.database.write, self.clock)
         self.metrics = Metrics(VERSION, self.peers, self.queries.snapshot)
 
     def app(self) -> FastAPI:
@@ -82,7 +80,7 @@ class AdminHouse(House):
         object aside."""
         self.job_of(DONE, instances=3)
         self.worker(succeed).work()
-        self.sender.status = lambda path: 0xC000 if path.name.startswith("2.25.3") else 0
+        self.sender.status = lambda path: 0xA900 if path.name.startswith("2.25.3") else 0
         self.clock.tick(2)
         everything(self.outbox())
         self.job_of(FAILED)

@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    XRayAngiographicImageStorage,
+)
 
 from dicom_sr.compose import compose, write
-from node.domain.finding import Code, Evaluation, Findings, Measurement, Region
+from node.domain.finding import Code, Evaluation, Findings, Map, Mark, Measurement, Region, Shape
 from node.domain.job import Provenance, ResultFile
+from node.domain.mask import Mask, areas
 from node.domain.model import ModelVersion, Qualification
 from node.domain.volume import SliceSource, Volume
 
@@ -50,6 +57,10 @@ _LEFT = Code("7771000", "SCT", "Left")
 _BOTH = Code("51440002", "SCT", "Right and left")
 _ML = Code("ml", "UCUM", "milliliter")
 _VOLUME = Code("118565006", "SCT", "Volume")
+_ONE = Code("1", "UCUM", "no units")
+_FINDING = Code("49755003", "SCT", "Morphologically Altered Structure")
+LENGTH = Measurement("length_mm", Code("410668003", "SCT", "Length"), 12.84, Code("mm", "UCUM", "millimeter"))
+BALL = (5.0, 21.0, 24.0)  # index of its centre
 _PRIVATE = Code("SHARE", "99AINODE", "Share of the whole")
 
 
@@ -88,7 +99,7 @@ def case(orientation: str = "axial", *, multiframe: bool = False, **elements: ob
     place = affine(orientation)
     index = np.stack(np.meshgrid(*map(np.arange, (SLICES, ROWS, COLUMNS)), indexing="ij"), axis=-1).astype(float)
     patient = index @ place[:3, :3].T + place[:3, 3]
-    centre = place[:3, :3] @ (5.0, 21.0, 24.0) + place[:3, 3]
+    centre = place[:3, :3] @ BALL + place[:3, 3]
     ball = np.linalg.norm(patient - centre, axis=-1) <= RADIUS_MM
     voxels = np.where(ball, -850.0, 40.0).astype(np.float32)
     headers = _enhanced(place) if multiframe else _singles(place)
@@ -104,6 +115,26 @@ def case(orientation: str = "axial", *, multiframe: bool = False, **elements: ob
     )
     volume = Volume(voxels, place, sources, SERIES_UID, FRAME_OF_REFERENCE_UID)
     return Case(headers, _findings(volume, ball), centre)
+
+
+def flat(frames: int = 1) -> Case:
+    """Images that have no place in the patient: a radiograph, or several frames of an angiogram."""
+    index = np.stack(np.meshgrid(*map(np.arange, (frames, ROWS, COLUMNS)), indexing="ij"), axis=-1).astype(float)
+    disc = np.linalg.norm((index - BALL)[..., 1:], axis=-1) <= 9
+    class_uid = DigitalXRayImageStorageForPresentation if frames == 1 else XRayAngiographicImageStorage
+    header = _common("1", class_uid)
+    header.Modality, header.InstanceNumber = ("DX", 1) if frames == 1 else ("XA", 1)
+    for keyword in ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition"):
+        del header[keyword]
+    header.ImagerPixelSpacing = ["0.2", "0.2"]
+    if frames > 1:
+        header.NumberOfFrames = frames
+    sources = tuple(
+        SliceSource(str(header.SOPInstanceUID), class_uid, None if frames == 1 else k + 1) for k in range(frames)
+    )
+    voxels = np.where(disc, -850.0, 40.0).astype(np.float32)
+    volume = Volume(voxels, np.eye(4), sources, SERIES_UID, "", unit="1", in_patient=False)
+    return Case([header] * frames, _findings(volume, disc), np.zeros(3))
 
 
 def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
@@ -124,10 +155,10 @@ def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
     )
 
 
-def region(key: str, label: str, mask: NDArray[np.bool_], **other: object) -> Region:
+def region(key: str, label: str, mask: Mask, **other: object) -> Region:
     """A region of lung with a volume and a share."""
     measurements = (
-        Measurement("volume_ml", _VOLUME, float(mask.sum()) / 1000, _ML),
+        Measurement("volume_ml", _VOLUME, float(areas(mask).sum()) / 1000, _ML),
         Measurement("share", _PRIVATE, 12.346, Code("%", "UCUM", "Percent"), digits=2),
     )
     values: dict[str, object] = {
@@ -140,6 +171,31 @@ def region(key: str, label: str, mask: NDArray[np.bool_], **other: object) -> Re
         **other,
     }
     return Region(key, label, mask, **values)  # type: ignore[arg-type]
+
+
+def with_everything(plain: Case) -> Case:
+    """``plain`` with a mark of every shape, a map and a number about the whole study."""
+    findings = plain.findings
+    centre = np.array(BALL)
+    centre[0] = min(centre[0], findings.volume.shape[0] - 1)
+
+    def mark(key: str, shape: Shape, about: object, **other: object) -> Mark:
+        points = centre + np.array(about, float)
+        return Mark(key, key.capitalize(), shape, points, LUNG, LUNG, **other)  # type: ignore[arg-type]
+
+    marks = (
+        mark("spot", Shape.POINT, [(0, 0, 0)], confidence=0.875, laterality=_LEFT),
+        mark("axis", Shape.POLYLINE, [(0, -8, 0), (0, 8, 3)], measurements=(LENGTH,)),
+        mark("ring", Shape.POLYGON, [(0, -5, -5), (0, -5, 5), (0, 6, 0)], category=_FINDING),
+        mark("plate", Shape.BOX, [(-0.5, -6, -5), (0.5, 6, 5)], evaluations=findings.evaluations),
+        mark("crate", Shape.BOX, [(-2.5, -6, -5), (2.5, 6, 5)], confidence=0.5, measurements=(LENGTH,)),
+    )
+    slices = np.arange(findings.volume.shape[0], dtype=np.float32)[:, None, None]
+    values = np.where(findings.volume.voxels < -100, 0.25 + slices / 100, 0).astype(np.float32)
+    heat = Map("heat", "Where the network looked", values, Code("110856", "DCM", "Normalized Unit"), _ONE)
+    return replace(
+        plain, findings=replace(findings, marks=marks, maps=(heat,), measurements=(replace(LENGTH, key="whole_mm"),))
+    )
 
 
 def _common(instance: str, sop_class_uid: str) -> Dataset:

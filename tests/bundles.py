@@ -224,6 +224,39 @@ def register(root: Path) -> Manifest:
     return manifest
 
 
+def planar_config(**changes: Any) -> dict[str, Any]:
+    """An inference configuration for images: bright is what lies above one half of the range of 12 bits."""
+    config = segmentation_config()
+    load, first, _, _, scale, typed = config["preprocessing"]["transforms"]
+    scale |= {"a_min": 0, "a_max": 4095}
+    resize = {"_target_": "Resized", "keys": "@image_key", "spatial_size": [32, 32], "mode": "nearest"}
+    config["preprocessing"]["transforms"] = [load, first, scale, resize, typed]
+    config["inferer"] = {"_target_": "SimpleInferer"}
+    config["network_def"] = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    return config | changes
+
+
+def planar_weights() -> dict[str, Any]:
+    """Of the network of `planar_config`."""
+    return {name: weight.reshape(weight.shape[:4]) for name, weight in threshold_network()[1].items()}
+
+
+PLANAR_SIDE: dict[str, Any] = {
+    **SIDE,
+    "title": "Bright",
+    "procedure": ["25045-6", "LN", "CT unspecified body region"],
+    "inputs": [{"modality": ["DX", "CR"]}],
+    "labels": [{"label": 1, "key": "bright", "name": "Bright", "type": SPLEEN, "measure": ["area_mm2", "mean"]}],
+}
+
+
+def write_planar_version(root: Path, config: Mapping[str, Any] | None = None, **given: Any) -> Path:
+    """A registered version for radiographs: as `write_version`."""
+    described = metadata({"0": "background", "1": "bright"}, spatial_dims=2, modality="DX")
+    given = {"side": PLANAR_SIDE, "described": described, "weights": planar_weights(), **given}
+    return write_version(root, planar_config() if config is None else config, **given)
+
+
 def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Twice the overlap over the sum."""
     return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))

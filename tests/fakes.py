@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from node.domain.commitment import Reference
 from node.domain.errors import PeerUnreachable
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
+from node.domain.status import Verdict, verdict
 from node.domain.trial import TrialInput, TrialOutput
+from node.domain.verification import CommitmentReport, Wanted
+from node.ports import every, idle
 
 
 class FakeClock:
@@ -27,30 +31,90 @@ class FakeClock:
 
 
 class FakeSender:
-    """A peer that answers as told; ``down`` makes it unreachable, ``break_after`` cuts an association short."""
+    """A peer that answers as told; ``down`` makes it unreachable, ``break_after`` cuts an association short.
+
+    So does every object that ``breaks`` names. ``echoes`` counts the probes.
+    """
 
     def __init__(self) -> None:
         self.down = False
         self.break_after: int | None = None
         self.status: Callable[[Path], int] = lambda path: 0
         self.stored: list[str] = []
-        self.calls = 0
+        self.breaks: set[str] = set()
+        self.echoes = self.calls = 0
 
-    def send(self, peer: Peer, files: Sequence[Path], on_status: Callable[[int, int, str], None]) -> None:
+    def send(
+        self,
+        peer: Peer,
+        files: Sequence[Path],
+        on_status: Callable[[int, int, str], None],
+        *,
+        wanted: Callable[[int], bool] = every,
+        beat: Callable[[], None] = idle,
+    ) -> None:
         self.calls += 1
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
         for index, path in enumerate(files):
-            if index == self.break_after:
+            if not wanted(index):
+                continue
+            if index == self.break_after or path.name in self.breaks:
                 raise PeerUnreachable(f"{peer.name}: the association broke")
             status = self.status(path)
-            if status == 0:
+            beat()
+            if verdict(status) is Verdict.ACK:
                 self.stored.append(path.name)
             on_status(index, status, "")
 
     def echo(self, peer: Peer) -> None:
+        self.echoes += 1
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
+
+
+class FakeVerifier:
+    """A peer that lists what it is told to hold; ``refuses`` is an error that it answers with."""
+
+    def __init__(self, *held: str) -> None:
+        self.holds = set(held)
+        self.refuses: Exception | None = None
+        self.asked: list[tuple[str, ...]] = []
+
+    def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
+        self.asked.append(tuple(each.sop_instance_uid for each in wanted))
+        if self.refuses is not None:
+            raise self.refuses
+        return {each.sop_instance_uid for each in wanted} & self.holds
+
+
+class FakeRequester:
+    """A peer that is asked for storage commitment: ``status`` is its answer, ``report`` what it reports at once.
+
+    ``asked`` are the SOPInstanceUIDs by TransactionUID, in the order in which they were asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: dict[str, tuple[str, ...]] = {}
+        self.status = 0x0000
+        self.refuses: Exception | None = None
+        self.report: Callable[[str, Sequence[Reference]], CommitmentReport | None] = lambda uid, named: None
+
+    def request(
+        self,
+        peer: Peer,
+        transactions: Mapping[str, Sequence[Reference]],
+        answered: Callable[[str, int, str], None],
+        reported: Callable[[str, CommitmentReport], None],
+    ) -> None:
+        for uid, named in transactions.items():
+            if self.refuses is not None:
+                raise self.refuses
+            self.asked[uid] = tuple(each.sop_instance_uid for each in named)
+            answered(uid, self.status, "")
+        for uid, named in transactions.items():
+            if (report := self.report(uid, named)) is not None:
+                reported(peer.ae_title, report)
 
 
 def _passes(trial: TrialInput) -> TrialOutput:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,21 +12,29 @@ from node.domain.instance import Instance, Origin
 from node.domain.job import Job, JobInput, JobOutput, Outcome, Provenance, ResultFile
 from node.domain.model import ModelVersion, Qualification
 from node.domain.peer import Peer
+from node.domain.profile import Profile
 from node.domain.route import Condition, Operator, Route
 from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
+from node.ports import CommitmentRequester, Verifier
 from node.services.assemble import Assemble
 from node.services.beside import Beside
+from node.services.breaker import Breaker
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.gate import Gate
 from node.services.locate import Locate
 from node.services.models import Models
+from node.services.outbox import Outbox, Patience
 from node.services.oversight import Oversight
 from node.services.register import Register
 from node.services.replay import Replay
+from node.services.request_commitment import RequestCommitments, TakeReports
+from node.services.requeue import Requeue
 from node.services.rollout import Rollouts
+from node.services.verify import Patience as VerifyPatience
+from node.services.verify import VerifyByQuery
 from node.services.work import Work
 from node.store.database import Database
 from tests.fakes import FakeClock, FakeEngine, FakeSender
@@ -36,6 +45,9 @@ PACS = Peer("PACS", "PACS", "127.0.0.1", 104, send=True)
 QUIET = timedelta(seconds=10)
 LEASE = timedelta(seconds=60)
 RETRY = timedelta(seconds=10)
+PATIENCE = Patience(
+    lease=LEASE, retry=RETRY, retry_max=timedelta(seconds=600), give_up=timedelta(days=7), draw=lambda: 0.5
+)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -79,6 +91,9 @@ class House:
         )
         self.register = Register(self.clock, ModelFiles(root, max_bytes=1 << 20), self.models)
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
+        self.requeue = Requeue(self.database.write, self.clock)
+        self._transactions = itertools.count(1001)
+        self.take_reports = TakeReports(self.database.write, self.clock, VERIFY_PATIENCE)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
@@ -100,7 +115,22 @@ class House:
         with self.database.read() as tx:
             return tx.jobs.latest()[0]
 
-    def worker(self, run: Callable[[JobInput], JobOutput], *, stopping: bool = False, attempts: int = 3) -> Work:
+    def job_of_another_study(self) -> None:
+        """Study 1.9, whose job has one result, 2.25.91."""
+        self.assemble.index([self.receive("1.9.3.1", study="1.9", series="1.9.3")])
+        self.clock.tick(11)
+        self.assemble.settle()
+        self.dispatch.route()
+        self.worker(lambda job: succeed(job, results=1, prefix="9")).work()
+
+    def worker(
+        self,
+        run: Callable[[JobInput], JobOutput],
+        *,
+        stopping: bool = False,
+        attempts: int = 3,
+        profiles: Mapping[str, Profile] | None = None,
+    ) -> Work:
         """A worker whose engine is a function."""
         return Work(
             self.database.write,
@@ -118,6 +148,7 @@ class House:
             lease=LEASE,
             timeout=timedelta(seconds=900),
             retry=RETRY,
+            profiles=profiles or {},
             stopping=lambda: stopping,
         )
 
@@ -139,24 +170,39 @@ class House:
             stopping=lambda: stopping,
         )
 
-    def outbox(self, *, batch: int = 500) -> Deliver:
-        """The outbox of PACS."""
-        return Deliver(
+    def outbox(self, *, batch: int = 500, peer: Peer = PACS) -> Deliver:
+        """A courier of a peer, with an outbox of its own."""
+        return self.couriers(1, batch=batch, peer=peer)[0]
+
+    def couriers(self, number: int, *, batch: int = 500, peer: Peer = PACS) -> list[Deliver]:
+        """Couriers that share the outbox of a peer; no chance in their pauses."""
+        write, read = self.database.write, self.database.read
+        breaker = Breaker(write, self.clock, self.sender, peer, PATIENCE.pause)
+        outbox = Outbox(write, read, self.clock, peer, breaker, PATIENCE)
+        return [Deliver(outbox, self.files, self.sender, owner="here/1/1", batch=batch) for _ in range(number)]
+
+    def by_query(self, verifier: Verifier, peer: Peer) -> VerifyByQuery:
+        """What looks for the results at a peer that answers queries."""
+        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, VERIFY_PATIENCE)
+
+    def by_commitment(self, requester: CommitmentRequester, peer: Peer) -> RequestCommitments:
+        """What asks a peer to commit to the results; its transactions are 2.25.1001, 2.25.1002, …"""
+        return RequestCommitments(
             self.database.write,
+            self.database.read,
             self.clock,
-            self.files,
-            self.sender,
-            PACS,
-            owner="here/1/1",
-            lease=LEASE,
-            retry=RETRY,
-            retry_max=timedelta(seconds=600),
-            give_up=timedelta(days=7),
-            batch=batch,
+            requester,
+            self.take_reports,
+            peer,
+            VERIFY_PATIENCE,
+            new_uid=lambda: f"2.25.{next(self._transactions)}",
         )
 
     def close(self) -> None:
         self.database.close()
+
+
+VERIFY_PATIENCE = VerifyPatience(RETRY, timedelta(seconds=600), timedelta(days=7))
 
 
 def part10_head(sop_class_uid: str, uid: str) -> bytes:
@@ -178,17 +224,18 @@ def trial_provenance(trial: Trial, started_at: datetime) -> Provenance:
 
 
 def succeed(job: JobInput, *, results: int = 3, prefix: str = "") -> JobOutput:
-    """A run that writes result files, the last one playing the SR."""
+    """A run that writes result files for each profile, the last one of each playing the SR."""
     made = []
-    for number in range(results):
-        uid = f"2.25.{prefix}{number + 1}"
-        path = job.out_dir / f"{uid}.dcm"
-        path.write_bytes(part10_head("1.2.840.10008.5.1.4.1.1.88.34", uid) + b"result")
-        digest = hashlib.sha256(b"result").hexdigest()
-        made.append(ResultFile(uid, CT, "2.25.9", job.study.study_uid, EXPLICIT, digest, 6, path))
+    for place, profile in enumerate(job.profiles):
+        for number in range(results):
+            uid = f"2.25.{prefix}{results * place + number + 1}"
+            path = job.out_dir / f"{uid}.dcm"
+            path.write_bytes(part10_head("1.2.840.10008.5.1.4.1.1.88.34", uid) + b"result")
+            digest = hashlib.sha256(b"result").hexdigest()
+            made.append(ResultFile(uid, CT, "2.25.9", job.study.study_uid, EXPLICIT, digest, 6, path, profile.name))
     return JobOutput(Outcome.SUCCEEDED, results=tuple(made), findings={"regions": {}}, timings={"read": 0.1})
 
 
 def everything(outbox: Deliver) -> int:
-    """Deliver until nothing is due (the first goes alone, to see whether the peer is there); returns how many."""
+    """Deliver until nothing is due; returns how many."""
     return sum(iter(outbox.deliver, 0))

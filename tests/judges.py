@@ -20,6 +20,7 @@ WAIVED = {
     r"(FrameOfReferenceUID|Image(Position|Orientation)Patient|PositionReferenceIndicator|SliceThickness).*"
     r"not present in standard": "a secondary capture may carry its plane since PS3.3 2019; the tool is older",
     r"CodingScheme(Designator|UID).*Unrecognized defined term": "private schemes are declared, not known to the tool",
+    r"(ImageType|FrameType).*Unrecognized defined term = <QUANTITY>": "a term of parametric maps since 2018",
     r"Laterality.*only permitted to be empty when actually unknown": "the source does not name its body part",
     r"needed to build DICOMDIR": "the source leaves the element empty, and identity is never made up",
 }

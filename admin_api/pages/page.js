@@ -109,6 +109,10 @@ function drawNode(status) {
   ]);
 }
 
+/** What the peer answered with success and is still to be looked for, and for how long. */
+const toVerify = ({ verify, unverified, oldest_unverified_seconds: seconds }) =>
+  verify === "none" ? "–" : unverified ? `${unverified} for ${span(seconds)}` : "0";
+
 function drawPeers(peers) {
   const count = (...states) => (peer) => String(states.reduce((n, state) => n + peer.deliveries[state], 0));
   const does = (p) => [p.receive && "sends to us", p.send && "gets results"].filter(Boolean).join(", ");
@@ -118,8 +122,11 @@ function drawPeers(peers) {
     { head: "Address", cell: (p) => (p.port ? `${p.host}:${p.port}` : p.host ?? "–"), minor: true },
     { head: "Does", cell: (p) => (p.ae_title ? does(p) || "nothing" : "no longer configured"), minor: true },
     { head: "Pending", cell: count("pending", "sending") },
-    { head: "Delivered", cell: count("delivered", "committed") },
+    { head: "Delivered", cell: count("delivered") },
+    { head: "Committed", cell: (p) => (p.verify === "none" && !p.deliveries.committed ? "–" : String(p.deliveries.committed)) },
+    { head: "To verify", cell: toVerify },
     { head: "Dead", cell: count("dead") },
+    { head: "Answers", cell: (p) => (p.circuit === null || p.circuit.state === "closed" ? "yes" : `no: ${p.circuit.reason}`) },
     { head: "Oldest", cell: (p) => (p.oldest_pending_seconds === null ? "–" : span(p.oldest_pending_seconds)) },
   ], "No peers are configured.");
 }

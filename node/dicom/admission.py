@@ -63,7 +63,7 @@ class Admission:
 
     Args:
         our_ae_title: what callers have to call.
-        peers: those with ``receive`` may call.
+        peers: those with ``receive`` may call, and those that report what they committed to.
         accept_unknown: calling AE titles that belong to no such peer may call too, from anywhere. A known one
             still has to fit its peer.
         addresses_of: gives the addresses of a host name.
@@ -104,6 +104,10 @@ class Admission:
         )
         return rejection
 
+    def may_store(self, calling: str) -> bool:
+        """Whether an AE title that was admitted may send, or is here to report alone."""
+        return self._accept_unknown or any(peer.receive for peer in self._known.get(calling, []))
+
     def _congestion(self) -> tuple[Rejection, str] | None:
         if self._has_room():
             return None
@@ -114,15 +118,15 @@ class Admission:
         if caller.called != self._our_ae_title:
             return CALLED_NOT_RECOGNISED, f"Let the sender call {self._our_ae_title}, or change node.ae_title"
         known = self._known.get(caller.calling, [])
-        senders = [peer for peer in known if peer.receive]
-        if not senders:
+        callers = [peer for peer in known if peer.receive or peer.reports]
+        if not callers:
             if self._accept_unknown:
                 return None
             fix = (
                 f"Set peers.{known[0].name}.receive to true" if known else "Describe it under peers, with receive: true"
             )
             return CALLING_NOT_RECOGNISED, fix
-        refusals = [self._misfit(peer, caller) for peer in senders]
+        refusals = [self._misfit(peer, caller) for peer in callers]
         return None if None in refusals else refusals[0]
 
     def _misfit(self, peer: Peer, caller: Caller) -> tuple[Rejection, str] | None:

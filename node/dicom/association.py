@@ -80,6 +80,7 @@ class Terms:
     Args:
         begin: opens a writer for an object.
         admit: decides over a caller.
+        may_store: whether a calling AE title is offered storage.
         on_no_tls: told of a connection on which no TLS came about.
         on_study: told of the StudyInstanceUID of the first instance of a study, before it is acknowledged.
         on_released: told after an A-RELEASE was answered: calling AE title, StudyInstanceUIDs acknowledged.
@@ -93,6 +94,7 @@ class Terms:
 
     begin: Callable[[StoreRequest], ObjectWriter]
     admit: Callable[[Association, Caller], Rejection | None]
+    may_store: Callable[[str], bool]
     on_no_tls: Callable[[], None]
     on_study: Callable[[str], None]
     on_released: Callable[[str, frozenset[str]], None]
@@ -200,7 +202,7 @@ class Association:
         return self._terms.admit(self, Caller(asked.calling, asked.called, self.address, subject))
 
     def _accept(self, asked: Proposal) -> None:
-        self._agreement = negotiate.agree(asked, self._terms.services)
+        self._agreement = negotiate.agree(asked, self._terms.services, may_store=self._terms.may_store(asked.calling))
         self._notifier = notifier(self.calling, self._agreement.contexts, self._terms.notices)
         self._wire.send(self._agreement.accept, by=self._answer_by())
         self._wire.expect_data()

@@ -1,4 +1,4 @@
-"""Storage Commitment Push Model SCP (PS3.4 annex J): N-ACTION in, N-EVENT-REPORT out."""
+"""Storage Commitment Push Model SCP (PS3.4 annex J): N-ACTION in, N-EVENT-REPORT out. The SCU is beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pynetdicom.dsutils import encode
 from node.dicom.associate import associate, end, name_of
 from node.dicom.dimse import Handler, Request
 from node.dicom.negotiate import Context
-from node.dicom.normalized import attributes, handler, references, uid
+from node.dicom.normalized import Operation, attributes, handler, references, uid
 from node.dicom.notice import Notice, Notices
 from node.dicom.study_root import UNCOMPRESSED, comment_of
 from node.dicom.tls import Certificates
@@ -23,8 +23,8 @@ from node.domain.errors import InvalidRequest, PeerUnreachable
 from node.domain.peer import Peer
 
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
-_INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known one, of which alone there is commitment
-_REQUEST = 1  # ActionTypeID (PS3.4 table J.3-1)
+INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known one, of which alone there is commitment
+REQUEST = 1  # ActionTypeID (PS3.4 table J.3-1)
 _ALL_COMMITTED, _FAILURES_EXIST = 1, 2  # EventTypeID (PS3.4 table J.3-2)
 
 _NO_SUCH_INSTANCE, _INVALID_ARGUMENT, _NO_SUCH_ACTION = 0x0112, 0x0115, 0x0123  # PS3.7 annex C
@@ -33,25 +33,25 @@ _NO_SUCH_INSTANCE, _INVALID_ARGUMENT, _NO_SUCH_ACTION = 0x0112, 0x0115, 0x0123  
 Ask = Callable[[str, str, Sequence[Reference]], None]
 
 
-def commitment(ask: Ask) -> Handler:
-    """Serves N-ACTION."""
+def commitment(ask: Ask, report: Operation) -> Handler:
+    """Serves N-ACTION, which asks us, and by ``report`` N-EVENT-REPORT, which answers what we asked."""
 
     def request(request: Request) -> str:
         primitive = request.primitive
-        if primitive.RequestedSOPInstanceUID != _INSTANCE:
+        if primitive.RequestedSOPInstanceUID != INSTANCE:
             raise InvalidRequest(
-                "RequestedSOPInstanceUID", "no such instance", f"Name {_INSTANCE} (PS3.4 J.3.5)", _NO_SUCH_INSTANCE
+                "RequestedSOPInstanceUID", "no such instance", f"Name {INSTANCE} (PS3.4 J.3.5)", _NO_SUCH_INSTANCE
             )
-        if primitive.ActionTypeID != _REQUEST:
-            raise InvalidRequest("ActionTypeID", "no such action", f"Send {_REQUEST}", _NO_SUCH_ACTION)
+        if primitive.ActionTypeID != REQUEST:
+            raise InvalidRequest("ActionTypeID", "no such action", f"Send {REQUEST}", _NO_SUCH_ACTION)
         try:
             transaction_uid, named = attributes(request, primitive.ActionInformation, _asked)
         except InvalidRequest as error:
             raise InvalidRequest(error.field, error.problem, error.fix, _INVALID_ARGUMENT) from error
         ask(transaction_uid, request.calling, named)
-        return _INSTANCE
+        return INSTANCE
 
-    return handler(STORAGE_COMMITMENT, {N_ACTION: request})
+    return handler(STORAGE_COMMITMENT, {N_ACTION: request, N_EVENT_REPORT: report})
 
 
 def _asked(information: Dataset) -> tuple[str, list[Reference]]:
@@ -93,7 +93,7 @@ def report_there(peer: Peer, owed: Commitment, *, ae_title: str, tls: Certificat
     try:
         if not association.accepted_contexts:
             raise PeerUnreachable(f"{name_of(peer)} does not offer storage commitment to {ae_title} as its SCP")
-        status, _ = association.send_n_event_report(_information(owed), _event(owed), STORAGE_COMMITMENT, _INSTANCE)
+        status, _ = association.send_n_event_report(_information(owed), _event(owed), STORAGE_COMMITMENT, INSTANCE)
     finally:
         end(association)
     if "Status" not in status:
@@ -105,7 +105,7 @@ def _request(owed: Commitment, context: Context) -> N_EVENT_REPORT:
     syntax = UID(context.transfer_syntax)
     request = N_EVENT_REPORT()
     request.AffectedSOPClassUID = STORAGE_COMMITMENT
-    request.AffectedSOPInstanceUID = _INSTANCE
+    request.AffectedSOPInstanceUID = INSTANCE
     request.EventTypeID = _event(owed)
     encoded = encode(_information(owed), syntax.is_implicit_VR, syntax.is_little_endian)
     request.EventInformation = BytesIO(encoded or b"")
@@ -121,13 +121,14 @@ def _information(owed: Commitment) -> Dataset:
     information = Dataset()
     information.TransactionUID = owed.transaction_uid
     if owed.committed:
-        information.ReferencedSOPSequence = [_item(reference) for reference in owed.committed]
+        information.ReferencedSOPSequence = [sop_reference(reference) for reference in owed.committed]
     if owed.failed:
-        information.FailedSOPSequence = [_item(reference, reason) for reference, reason in owed.failed]
+        information.FailedSOPSequence = [sop_reference(reference, reason) for reference, reason in owed.failed]
     return information
 
 
-def _item(reference: Reference, failure_reason: int | None = None) -> Dataset:
+def sop_reference(reference: Reference, failure_reason: int | None = None) -> Dataset:
+    """An item of a sequence of SOP Instance References (PS3.3 table 10-11)."""
     item = Dataset()
     item.ReferencedSOPClassUID = reference.sop_class_uid
     item.ReferencedSOPInstanceUID = reference.sop_instance_uid

@@ -15,7 +15,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
 )
-from pynetdicom.presentation import build_context, negotiate_unrestricted
+from pynetdicom.presentation import build_context, build_role, negotiate_unrestricted
 
 from node.dicom import wire
 from node.dicom.admission import Rejection
@@ -25,9 +25,12 @@ from node.domain.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_
 log = logging.getLogger(__name__)
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
-_ACCEPTED = 0
+_ACCEPTED, _REFUSED = 0, 1  # PS3.8 table 9-18
 # Of services other than storage. Not deflated: what a few bytes inflate to would have to be held in memory.
 _UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"]
+
+# Where either side may be the SCP. Storage commitment: an archive that opens an association to report is (PS3.4 J.3.3).
+_EITHER_ROLE = ("1.2.840.10008.1.20.1",)
 
 # PS3.8 table 9-21: permanent, by the service user and by the service provider (ACSE); transient, by the provider
 # (presentation).
@@ -87,11 +90,12 @@ def refusal(asked: Proposal) -> Rejection | None:
     return None
 
 
-def agree(asked: Proposal, services: Collection[str]) -> Agreement:
+def agree(asked: Proposal, services: Collection[str], *, may_store: bool = True) -> Agreement:
     """Accept every storage SOP class, known, private or of a later edition, in the first transfer syntax proposed.
 
     Args:
         services: abstract syntaxes that are served beside storage, in the uncompressed transfer syntaxes.
+        may_store: without it, those alone.
 
     Raises:
         ProtocolError: what is proposed contradicts itself.
@@ -103,7 +107,10 @@ def agree(asked: Proposal, services: Collection[str]) -> Agreement:
         results, replies = negotiate_unrestricted(
             request.presentation_context_definition_list, [build_context(uid, _UNCOMPRESSED) for uid in services], roles
         )
-        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies])
+        for context in results:
+            if not may_store and context.abstract_syntax not in services and context.result == _ACCEPTED:
+                context.result = _REFUSED
+        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies, *_either_role(roles)])
         accepted: dict[int, Context] = {
             context.context_id or 0: Context(
                 abstract_syntax=str(context.abstract_syntax),
@@ -116,6 +123,15 @@ def agree(asked: Proposal, services: Collection[str]) -> Agreement:
         return Agreement(accepted, int(user.maximum_length or 0), answer)
     except Exception as error:
         raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ: {error!r}") from error
+
+
+def _either_role(roles: Mapping[str, tuple[int, int]]) -> list[Any]:
+    """What is proposed where either role will do (PS3.7 D.3.3.4); pynetdicom answers for storage alone."""
+    return [
+        build_role(uid, scu_role=bool(scu), scp_role=bool(scp))
+        for uid, (scu, scp) in roles.items()
+        if uid in _EITHER_ROLE
+    ]
 
 
 def _ourselves() -> list[Any]:

@@ -57,7 +57,7 @@ def related_instances(peer: Peer, study_uid: str, *, ae_title: str, tls: Certifi
         PeerUnreachable: no association, or it broke.
     """
     try:
-        with _finding(peer, ae_title, tls) as find:
+        with finding(peer, ae_title, tls) as find:
             return _count(find, study_uid)
     except Rejected as error:
         log.warning("no count of a study: %s", error)
@@ -77,7 +77,7 @@ def find_studies(peer: Peer, *, ae_title: str, tls: Certificates | None = None, 
     wanted = dict.fromkeys(
         ("StudyInstanceUID", "StudyDate", "ModalitiesInStudy", "StudyDescription", "NumberOfStudyRelatedInstances"), ""
     )
-    with _finding(peer, ae_title, tls) as find:
+    with finding(peer, ae_title, tls) as find:
         return [
             FoundStudy(
                 study_uid=uid,
@@ -100,7 +100,7 @@ def find_instances(
         PeerUnreachable: no association, or it broke.
         Rejected: the peer refuses the query; says why.
     """
-    with _finding(peer, ae_title, tls) as find:
+    with finding(peer, ae_title, tls) as find:
         return [
             FoundInstance(series_uid, uid, text(match, "SOPClassUID"))
             for series_uid, _ in _series(find, study_uid)
@@ -110,7 +110,7 @@ def find_instances(
 
 
 @contextmanager
-def _finding(peer: Peer, ae_title: str, tls: Certificates | None) -> Iterator[Find]:
+def finding(peer: Peer, ae_title: str, tls: Certificates | None) -> Iterator[Find]:
     """One association for several queries: ``find(level, keyword=value, …)`` gives the matches."""
     association = open_study_root(peer, FIND, ae_title=ae_title, tls=tls)
 
@@ -155,6 +155,17 @@ def _series(find: Find, study_uid: str) -> list[tuple[str, int | None]]:
         for match in matches
         if (uid := text(match, "SeriesInstanceUID"))
     ]
+
+
+def listed(find: Find, study_uid: str, series_uid: str, sop_instance_uid: str = "") -> set[str]:
+    """The SOPInstanceUIDs of a series, or of one of its instances, that the peer names.
+
+    Raises:
+        PeerUnreachable: the association broke.
+        Rejected: the peer refuses the query; says why.
+    """
+    keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": sop_instance_uid}
+    return {text(match, "SOPInstanceUID") for match in find("IMAGE", **keys)}
 
 
 def _images(find: Find, study_uid: str, series_uid: str) -> list[Dataset]:

@@ -49,6 +49,7 @@ class StorageSCP:
         receive: given each object whole, in memory. Called from the thread of the association, by several at once.
         allowed_callers: whether a calling AE title may associate.
         begin: in the place of ``receive``: opens a writer that is given the object as it comes.
+        may_store: whether a calling AE title is offered storage, and not only the other services.
         admit: in the place of ``allowed_callers`` and of the look at the called AE title.
         tls: asked for at every connection; with it nothing but TLS is spoken.
         services: handlers of other DIMSE services, by abstract syntax.
@@ -76,6 +77,7 @@ class StorageSCP:
         *,
         begin: Callable[[StoreRequest], ObjectWriter] | None = None,
         admit: Callable[[Caller], Rejection | None] | None = None,
+        may_store: Callable[[str], bool] = lambda calling: True,
         tls: Callable[[], ssl.SSLContext] | None = None,
         services: Mapping[str, Handler] = dimse.SERVICES,
         notices: Mapping[str, Notices] = MappingProxyType({}),
@@ -100,6 +102,7 @@ class StorageSCP:
         self._terms = Terms(
             begin=begin or (lambda request: _Whole(request, receive)),
             admit=self._admit,
+            may_store=may_store,
             on_no_tls=lambda: on_reject("", "", NO_TLS),
             on_study=self._census.sends,
             on_released=on_released,

@@ -15,6 +15,7 @@ from node.domain.errors import InvalidInstance, PeerUnreachable
 from node.domain.ids import UID_LENGTH
 from node.domain.part10 import HEAD_LIMIT, FileMeta, split
 from node.domain.peer import Peer
+from node.ports import every, idle
 
 SOP_CLASS_NOT_SUPPORTED = 0x0122
 INVALID_SOP_INSTANCE = 0x0117
@@ -48,7 +49,15 @@ class StorageSender:
         self._ae_title = ae_title
         self._tls = tls
 
-    def send(self, peer: Peer, files: Sequence[Path], on_status: Callable[[int, int, str], None]) -> None:
+    def send(
+        self,
+        peer: Peer,
+        files: Sequence[Path],
+        on_status: Callable[[int, int, str], None],
+        *,
+        wanted: Callable[[int], bool] = every,
+        beat: Callable[[], None] = idle,
+    ) -> None:
         """Send in order; ``on_status(index, status, comment)`` after each answer.
 
         One presentation context is proposed for each pair of SOP class and transfer syntax; only where there are more
@@ -65,7 +74,7 @@ class StorageSender:
             except (OSError, InvalidInstance) as error:
                 on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
         for batch in _batches(readable):
-            self._send_batch(peer, batch, on_status)
+            self._send_batch(peer, batch, on_status, wanted)
 
     def echo(self, peer: Peer) -> None:
         """C-ECHO.
@@ -84,7 +93,13 @@ class StorageSender:
         else:
             raise PeerUnreachable(f"{name_of(peer)} does not offer the Verification service")
 
-    def _send_batch(self, peer: Peer, batch: Sequence[_Outgoing], on_status: Callable[[int, int, str], None]) -> None:
+    def _send_batch(
+        self,
+        peer: Peer,
+        batch: Sequence[_Outgoing],
+        on_status: Callable[[int, int, str], None],
+        wanted: Callable[[int], bool],
+    ) -> None:
         contexts = [build_context(*pair) for pair in dict.fromkeys(outgoing.context for outgoing in batch)]
         association = associate(peer, contexts, ae_title=self._ae_title, tls=self._tls)
         try:
@@ -92,6 +107,8 @@ class StorageSender:
             for count, outgoing in enumerate(batch):
                 if outgoing.context not in accepted:
                     on_status(outgoing.index, SOP_CLASS_NOT_SUPPORTED, "the peer refused SOP class and transfer syntax")
+                    continue
+                if not wanted(outgoing.index):
                     continue
                 status = Dataset()
                 if association.is_established:

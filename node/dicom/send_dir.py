@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.domain.delivery import Verdict, verdict
 from node.domain.errors import InvalidInput, InvalidInstance
 from node.domain.part10 import HEAD_LIMIT, split
 from node.domain.peer import Peer
+from node.domain.status import Verdict, verdict
 from node.ports import Sender
 
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR describes a medium; it is not sent

@@ -31,11 +31,14 @@ class DeliveryStep(StrEnum):
     REJECT = "reject"
     REQUEUE = "requeue"
     MISSING = "missing"  # delivered, and the peer does not have it
-    GIVE_UP = "give up"  # delivered again and again, and never verified
+    GIVE_UP = "give up"  # owed for too long, or delivered again and again and never verified
 
 
 DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
-    DeliveryState.PENDING: {DeliveryStep.CLAIM: DeliveryState.SENDING},
+    DeliveryState.PENDING: {
+        DeliveryStep.CLAIM: DeliveryState.SENDING,
+        DeliveryStep.GIVE_UP: DeliveryState.DEAD,
+    },
     DeliveryState.SENDING: {
         DeliveryStep.ACK: DeliveryState.DELIVERED,
         DeliveryStep.RETRY: DeliveryState.PENDING,
@@ -56,8 +59,9 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
 class Delivery:
     """One row of the outbox.
 
-    ``position`` orders the instances of one job: what others refer to goes first, the SR last. ``status`` is the
-    peer's last C-STORE status, None before the first answer. ``closes``: the one that ties the others of its job
+    ``position`` orders the instances of one job: what others refer to goes first, the SR last. ``attempt`` counts how
+    often it was sent, or its sender died with it. ``status`` is the peer's last C-STORE status, None before the first
+    answer; ``refusals`` is how often it was one that seldom passes. ``closes``: the one that ties the others of its job
     together and goes after them, the SR. ``verify_at`` is when a delivered one is looked for (again), None where the
     peer's word is enough; ``transaction_uid`` is the storage commitment that was asked for it, ``missing`` is how often
     it was found not to be there.
@@ -86,31 +90,19 @@ class Delivery:
     verify_at: datetime | None = None
     transaction_uid: str | None = None
     missing: int = 0
-
-
-class Verdict(StrEnum):
-    """What a C-STORE status means for a delivery."""
-
-    ACK = "ack"
-    RETRY = "retry"
-    REJECT = "reject"
-
-
-def verdict(status: int) -> Verdict:
-    """Read a C-STORE response status (PS3.4 B.2.3, PS3.7 annex C).
-
-    Success and the warnings B000, B006 and B007 mean that the peer keeps the object; 0111 (duplicate SOP instance)
-    means that it has it already. Out of resources (A7xx), processing failure (0110), resource limitation (0213) and
-    not authorised (0124, often a peer that is being configured) may pass. Everything else will not.
-    """
-    if status in (0x0000, 0xB000, 0xB006, 0xB007, 0x0111):
-        return Verdict.ACK
-    if 0xA700 <= status <= 0xA7FF or status in (0x0110, 0x0124, 0x0213):
-        return Verdict.RETRY
-    return Verdict.REJECT
+    refusals: int = 0
 
 
 def backoff(attempt: int, *, base: timedelta, cap: timedelta) -> timedelta:
     """Exponential backoff: ``base`` after the first attempt, doubled after each further one, at most ``cap``."""
     doublings: int = min(max(attempt - 1, 0), 20)
     return min(cap, base * (1 << doublings))
+
+
+def jittered(wait: timedelta, drawn: float) -> timedelta:
+    """``wait`` made shorter or longer by up to a quarter, so that what failed together is not tried again together.
+
+    Args:
+        drawn: a random number, at least 0 and less than 1; 0.5 changes nothing.
+    """
+    return wait * (0.75 + drawn / 2)

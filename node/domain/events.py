@@ -17,6 +17,7 @@ class Subject(StrEnum):
     DELIVERY = "delivery"
     INSTANCE = "instance"
     COMMITMENT = "commitment"
+    PEER = "peer"
     NODE = "node"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from node.domain.mask import Mask
 from node.domain.volume import SliceSource, Volume
 
 
@@ -49,13 +50,13 @@ class Evaluation:
 class Region:
     """A region of the volume, and what is said of it.
 
-    ``mask``: (slices, rows, columns), bool, on the grid of the volume. ``in_segmentation`` is False for a region that
-    is only the union of others. ``colour`` is sRGB, 0 to 255.
+    ``mask``: (slices, rows, columns), bool, on the grid of the volume: an array, or one label of a `LabelMap`.
+    ``in_segmentation`` is False for a region that is only the union of others. ``colour`` is sRGB, 0 to 255.
     """
 
     key: str
     label: str
-    mask: NDArray[np.bool_]
+    mask: Mask
     category: Code
     type: Code
     site: Code
@@ -144,15 +145,33 @@ class Findings:
             "regions": {
                 region.key: {
                     "label": region.label,
-                    "measurements": {
-                        m.key: {"name": m.name.meaning, "value": round(m.value, 6), "unit": m.unit.value}
-                        for m in region.measurements
-                    },
-                    "evaluations": {e.name.meaning: e.value.meaning for e in region.evaluations},
+                    "measurements": _numbers(region.measurements),
+                    "evaluations": _answers(region.evaluations),
                 }
                 for region in self.regions
             },
-            "evaluations": {e.name.meaning: e.value.meaning for e in self.evaluations},
+            "marks": {
+                mark.key: {
+                    "label": mark.label,
+                    "shape": mark.shape.value,
+                    "points": [[round(float(v), 2) for v in point] for point in mark.points],
+                    "confidence": mark.confidence,
+                    "measurements": _numbers(mark.measurements),
+                    "evaluations": _answers(mark.evaluations),
+                }
+                for mark in self.marks
+            },
+            "maps": {found.key: {"label": found.label, "unit": found.unit.value} for found in self.maps},
+            "measurements": _numbers(self.measurements),
+            "evaluations": _answers(self.evaluations),
             "notes": list(self.notes),
             "series_not_taken": dict(self.series_notes),
         }
+
+
+def _numbers(measurements: tuple[Measurement, ...]) -> dict[str, Any]:
+    return {m.key: {"name": m.name.meaning, "value": round(m.value, 6), "unit": m.unit.value} for m in measurements}
+
+
+def _answers(evaluations: tuple[Evaluation, ...]) -> dict[str, str]:
+    return {e.name.meaning: e.value.meaning for e in evaluations}

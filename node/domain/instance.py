@@ -19,6 +19,7 @@ class AsideReason(StrEnum):
 
     CONFLICT = "conflict"  # same SOPInstanceUID, other bytes
     RETURNED = "returned"  # one of our results came back changed
+    CORRECTION = "correction"  # same SOPInstanceUID and image, another patient or order: what is believed from then on
     INVALID = "invalid"  # could not be kept as an instance; the sender got a failure status
 
 
@@ -48,7 +49,10 @@ class Instance:
 
 @dataclass(frozen=True)
 class Aside:
-    """An object that was kept aside, with the reason. ``path`` is relative to the data directory."""
+    """An object that was kept aside, with the reason. ``path`` is relative to the data directory.
+
+    ``revision`` is the study revision that a correction came in (0 for all others).
+    """
 
     reason: AsideReason
     detail: str
@@ -59,6 +63,7 @@ class Aside:
     study_uid: str | None = None
     digest: str | None = None
     id: int | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True)

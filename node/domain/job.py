@@ -73,6 +73,8 @@ JOB: Mapping[JobState, Mapping[JobStep, JobState]] = {
 class Job:
     """One row of the job table. ``attempt`` is counted at claim, so a study that kills its process comes to an end.
 
+    ``noticed``: it has ended without results, and whoever is to be told of that is owed a notice, or nobody is.
+
     A job in an unsent role has no destinations, and cannot be made with one: deliveries come from ``send_to`` alone.
     """
 
@@ -95,6 +97,7 @@ class Job:
     timings: Mapping[str, float] | None = None
     priority: Priority = Priority.ROUTINE
     role: Role = Role.CHAMPION
+    noticed: bool = False
 
     def __post_init__(self) -> None:
         if self.role in UNSENT and self.send_to:
@@ -178,7 +181,8 @@ class JobOutput:
     """What a run returns. ``results`` is in sending order: what others refer to first, the SR last.
 
     ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
-    SOPInstanceUID to digest for what was read. ``model_failed``: the version itself could not be verified or loaded, so
+    SOPInstanceUID to digest for what was read. ``problems`` is what the check found: then the objects lie in the job's
+    directory, and none is a result. ``model_failed``: the version itself could not be verified or loaded, so
     that no study will do better.
     """
 
@@ -189,4 +193,5 @@ class JobOutput:
     findings: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
     model_failed: bool = False

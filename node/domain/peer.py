@@ -49,3 +49,8 @@ class Peer:
     associations: int = 1
     verify: Verify = Verify.NONE
     verify_seconds: float = 3600.0
+
+    @property
+    def reports(self) -> bool:
+        """Whether it may call us to report what it committed to, even where it may not send."""
+        return self.send and self.verify is Verify.COMMITMENT

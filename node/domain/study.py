@@ -25,17 +25,19 @@ class StudyStep(StrEnum):
     """What can happen to a study."""
 
     INSTANCE = "instance"  # a late instance: the next revision
+    CORRECTION = "correction"  # instances came again, of another patient or order: the next revision too
     EVIDENCE = "evidence"  # something proved that it is complete
     QUIET = "quiet"  # nothing came for the quiet time
     ROUTE = "route"
     EXPIRE = "expire"
 
 
+_REOPENED = {StudyStep.INSTANCE: StudyState.RECEIVING, StudyStep.CORRECTION: StudyState.RECEIVING}
 STUDY: Mapping[StudyState, Mapping[StudyStep, StudyState]] = {
     StudyState.RECEIVING: {StudyStep.EVIDENCE: StudyState.SETTLED, StudyStep.QUIET: StudyState.SETTLED},
-    StudyState.SETTLED: {StudyStep.ROUTE: StudyState.ROUTED, StudyStep.INSTANCE: StudyState.RECEIVING},
-    StudyState.ROUTED: {StudyStep.EXPIRE: StudyState.EXPIRED, StudyStep.INSTANCE: StudyState.RECEIVING},
-    StudyState.EXPIRED: {StudyStep.INSTANCE: StudyState.RECEIVING},
+    StudyState.SETTLED: {StudyStep.ROUTE: StudyState.ROUTED, **_REOPENED},
+    StudyState.ROUTED: {StudyStep.EXPIRE: StudyState.EXPIRED, **_REOPENED},
+    StudyState.EXPIRED: _REOPENED,
 }
 
 

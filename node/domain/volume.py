@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,7 +36,7 @@ class Volume:
 
     ``in_patient`` is False for images that have no place in the patient, a radiograph or an angiogram: the affine then
     maps to mm (or pixels, where the image has no spacing) within the image, slices are its frames, and
-    ``frame_of_reference_uid`` is empty.
+    ``frame_of_reference_uid`` is empty. ``in_mm`` is False where it maps to pixels, so that nothing has a length.
 
     Raises:
         Refused: shapes, spacing or orientation do not make a volume.
@@ -49,6 +49,7 @@ class Volume:
     frame_of_reference_uid: str
     unit: str = "HU"
     in_patient: bool = True
+    in_mm: bool = True
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3 or min(self.voxels.shape) < 1:
@@ -82,6 +83,12 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of a voxel in millilitres."""
         return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    def frame(self, k: int) -> Volume:
+        """Slice ``k`` by itself."""
+        affine = self.affine.copy()
+        affine[:3, 3] += k * affine[:3, 0]
+        return replace(self, voxels=self.voxels[k : k + 1], affine=affine, sources=self.sources[k : k + 1])
 
     def to_patient(self, index: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map (…, 3) indices (slice, row, column) to (…, 3) patient coordinates in mm, LPS."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from node.domain.errors import StorageFull
 from node.domain.part10 import HEAD_LIMIT, split
@@ -104,7 +106,7 @@ class DiskFiles:
                 sizes[path] = os.fstat(opened.fileno()).st_size
                 directories.update(parent for parent in file.parents if parent.is_relative_to(self._root))
         for directory in directories:
-            _sync_dir(directory)
+            _sync(directory)
         return sizes
 
     def all_instances(self) -> Iterator[str]:
@@ -130,6 +132,25 @@ class DiskFiles:
             self._place(source, path)
             paths.append(path)
         return paths
+
+    def quarantine(self, *, job_id: str, attempt: int, note: Mapping[str, Any]) -> str:
+        """Move the directory of a run, durably, to where a person looks at it, with ``note`` as JSON beside its files.
+
+        A job that was requeued counts its attempts anew: what is there of an earlier life stays.
+        """
+        source = self.absolute(layout.work_path(job_id, attempt))
+        again = 1
+        while self.absolute(path := layout.quarantine_path(job_id, attempt, again)).exists():
+            again += 1
+        with full_disk_named():
+            (source / layout.REASON).write_text(json.dumps(note, indent=2, ensure_ascii=False), encoding="utf-8")
+            for file in source.rglob("*"):
+                _sync(file)
+            _sync(source)
+            self._make_dir(self.absolute(path).parent, sync=True)
+            source.rename(self.absolute(path))
+            _sync(self.absolute(path).parent)
+        return path
 
     def job_dir(self, job_id: str, attempt: int) -> Path:
         """An empty directory for one run; what an earlier crash left there is removed."""
@@ -189,7 +210,7 @@ class DiskFiles:
         self._make_dir(target.parent, sync=sync)
         os.link(source, target)
         if sync:
-            _sync_dir(target.parent)
+            _sync(target.parent)
 
     def _make_dir(self, directory: Path, *, sync: bool) -> None:
         """Make a directory below the root and sync the entry that names it.
@@ -203,12 +224,13 @@ class DiskFiles:
             self._make_dir(directory.parent, sync=sync)
             directory.mkdir(exist_ok=True)
             if sync:
-                _sync_dir(directory.parent)
+                _sync(directory.parent)
         self._made.add(directory)
 
 
-def _sync_dir(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Make a file's content, or a directory's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -5,6 +5,7 @@
     instances/<StudyInstanceUID>/<SeriesInstanceUID>/<SOPInstanceUID>.dcm    received, exactly as sent
     results/<job>/<attempt>/<SOPInstanceUID>.dcm                            made by the node
     aside/<reason>/<day>/<name>.dcm and <name>.json                         kept, but not as an instance
+    quarantine/<job>/<attempt>/                                             results that failed the check; reason.json
     models/<name>/<digest>/                                                 registered model versions
     work/<job>/<attempt>/                                                   scratch space of one run
     tmp/                                                                    files that are being written
@@ -21,6 +22,7 @@ from node.domain.errors import InvalidInput
 from node.domain.ids import checked_uid
 
 INSTANCES, RESULTS, ASIDE, MODELS, WORK, TMP = "instances", "results", "aside", "models", "work", "tmp"
+QUARANTINE, REASON = "quarantine", "reason.json"
 
 _PART = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 
@@ -62,6 +64,12 @@ def work_path(job_id: str, attempt: int | None = None) -> str:
     """The scratch directory of one attempt, or of all attempts of a job."""
     parts = () if attempt is None else (str(attempt),)
     return str(PurePosixPath(WORK, _part(job_id, "job"), *parts))
+
+
+def quarantine_path(job_id: str, attempt: int, again: int = 1) -> str:
+    """The directory of what a run made and may not be sent; ``again`` counts what is there of that attempt already."""
+    name = str(attempt) if again == 1 else f"{attempt}-{again}"
+    return str(PurePosixPath(QUARANTINE, _part(job_id, "job"), name))
 
 
 def model_path(name: str, digest: str) -> str:

@@ -14,11 +14,12 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from node.domain.circuit import CircuitState
 from node.domain.commitment import CommitmentState
 from node.domain.delivery import DeliveryState
 from node.domain.instance import Answer
 from node.domain.job import JobState
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
 from node.domain.study import StudyState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -27,12 +28,18 @@ OTHER = "other"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the gauges show. ``oldest_pending``: by peer, the age in seconds of the delivery that waits longest."""
+    """What the gauges show.
+
+    ``oldest_pending``: by peer, the age in seconds of the delivery that waits longest. ``unverified``: by peer, how
+    many were delivered and are to be verified, and for how many seconds the first of them has waited.
+    """
 
     studies: Mapping[StudyState, int]
     jobs: Mapping[JobState, int]
     deliveries: Mapping[tuple[str, DeliveryState], int]
     oldest_pending: Mapping[str, float]
+    unverified: Mapping[str, tuple[int, float]]
+    circuits: Mapping[str, CircuitState]
     commitments: Mapping[CommitmentState, int]
     instances: int
     asides: int
@@ -70,7 +77,7 @@ class Metrics:
             registry=self._registry,
         )
         ProcessCollector(registry=self._registry)
-        self._registry.register(_Gauges(version, [p.name for p in configured if p.send], snapshot))
+        self._registry.register(_Gauges(version, [p for p in configured if p.send], snapshot))
 
     def answered(self, calling: str, answer: Answer, size: int) -> None:
         """Count an object and its answer; ``size`` of its data set, in bytes."""
@@ -90,9 +97,10 @@ class Metrics:
 class _Gauges(Collector):
     """Every state and every peer that we send to has a sample, zero too, so that an alert never meets an absent one."""
 
-    def __init__(self, version: str, peers: list[str], snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, version: str, peers: list[Peer], snapshot: Callable[[], Snapshot]) -> None:
         self._version = version
-        self._peers = peers
+        self._peers = [peer.name for peer in peers]
+        self._verified = [peer.name for peer in peers if peer.verify is not Verify.NONE]
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
@@ -105,6 +113,8 @@ class _Gauges(Collector):
         yield _by_state("ainode_commitments", "Storage commitments that peers asked for, by state.", commitments)
         yield self._deliveries(now)
         yield self._oldest(now)
+        yield from self._unverified(now)
+        yield self._up(now)
         yield GaugeMetricFamily("ainode_instances", "Instances that are kept, results too.", now.instances)
         yield GaugeMetricFamily("ainode_aside_objects", "Objects that lie aside for a person to look at.", now.asides)
         yield GaugeMetricFamily("ainode_free_bytes", "Free bytes where the data directory lies.", now.free_bytes)
@@ -121,6 +131,25 @@ class _Gauges(Collector):
         family = GaugeMetricFamily("ainode_delivery_oldest_pending_seconds", help_, labels=["peer"])
         for peer in sorted({*self._peers, *now.oldest_pending}):
             family.add_metric([peer], now.oldest_pending.get(peer, 0.0))
+        return family
+
+    def _unverified(self, now: Snapshot) -> Iterator[GaugeMetricFamily]:
+        help_ = "Instances that were delivered and are to be verified, by peer that verifies."
+        number = GaugeMetricFamily("ainode_deliveries_unverified", help_, labels=["peer"])
+        help_ = "Time since the first of them was delivered, by peer; 0 where there is none."
+        oldest = GaugeMetricFamily("ainode_delivery_oldest_unverified_seconds", help_, labels=["peer"])
+        for peer in sorted(self._verified):
+            count, seconds = now.unverified.get(peer, (0, 0.0))
+            number.add_metric([peer], count)
+            oldest.add_metric([peer], seconds)
+        yield number
+        yield oldest
+
+    def _up(self, now: Snapshot) -> GaugeMetricFamily:
+        help_ = "Whether a peer that is sent to answers: 0 while it is only probed."
+        family = GaugeMetricFamily("ainode_peer_up", help_, labels=["peer"])
+        for peer in sorted(self._peers):
+            family.add_metric([peer], float(now.circuits.get(peer, CircuitState.CLOSED) is not CircuitState.OPEN))
         return family
 
 

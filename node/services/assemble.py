@@ -50,10 +50,13 @@ class Assemble:
     def index(self, batch: Sequence[Instance | Aside | Released]) -> None:
         """Write the rows of one batch, in one transaction."""
         with self._write() as tx:
-            for aside in (thing for thing in batch if isinstance(thing, Aside)):
-                self._note_aside(tx, aside)
+            asides = [thing for thing in batch if isinstance(thing, Aside)]
+            for aside in asides:
+                if aside.reason is not AsideReason.CORRECTION:
+                    self._note_aside(tx, aside)
             instances = [thing for thing in batch if isinstance(thing, Instance)]
             self._add(tx, instances)
+            self._correct(tx, [aside for aside in asides if aside.reason is AsideReason.CORRECTION])
         if self._evidence is not None:
             self._evidence.observe(batch)
 
@@ -73,33 +76,61 @@ class Assemble:
             tx.instances.add(replace(i, revision=study.revision) for i in group)
 
     def _touch(self, tx: UnitOfWork, study_uid: str, group: Sequence[Instance]) -> Study:
-        """Move the quiet time on; open the next revision where the study had settled."""
+        """Count what came; open the study, or its next revision where it had settled."""
+        study = tx.studies.get(study_uid)
+        if study is not None:
+            return self._go_on(tx, study, group, StudyStep.INSTANCE, {"late": len(group)}, new=len(group))
+        last, peer = max(i.at for i in group), group[-1].peer
+        settle_at = last + self._quiet.get(peer or "", self._default)
+        study = Study(study_uid, StudyState.RECEIVING, 1, min(i.at for i in group), last, settle_at, peer, len(group))
+        tx.studies.add(study)
+        tx.journal.add(_opened(study))
+        return study
+
+    def _go_on(
+        self,
+        tx: UnitOfWork,
+        study: Study,
+        group: Sequence[Instance | Aside],
+        step: StudyStep,
+        detail: dict[str, Any],
+        *,
+        new: int,
+    ) -> Study:
+        """Move the quiet time on; open the next revision by ``step`` where the study had settled."""
         last = max(i.at for i in group)
         peer = group[-1].peer
         settle_at = last + self._quiet.get(peer or "", self._default)
-        study = tx.studies.get(study_uid)
-        if study is None:
-            study = Study(
-                study_uid, StudyState.RECEIVING, 1, min(i.at for i in group), last, settle_at, peer, len(group)
-            )
-            tx.studies.add(study)
-            tx.journal.add(_opened(study))
-            return study
         changes: dict[str, Any] = {
             "last_at": max(last, study.last_at),
             "settle_at": max(settle_at, study.settle_at or settle_at),
             "peer": peer,
-            "instances": study.instances + len(group),
+            "instances": study.instances + new,
         }
         if study.state is StudyState.RECEIVING:
             after = replace(study, **changes)
             tx.studies.update(study, after)
             return after
-        after = move_study(
-            tx, study, StudyStep.INSTANCE, last, {"late": len(group)}, revision=study.revision + 1, **changes
-        )
+        after = move_study(tx, study, step, last, detail, revision=study.revision + 1, **changes)
         _cancel_queued(tx, after, last)
         return after
+
+    def _correct(self, tx: UnitOfWork, asides: Sequence[Aside]) -> None:
+        """Note corrections. They belong to the revision that they open, or find open: one, however many they are."""
+        known = tx.instances.indexed(a.path for a in asides)
+        by_study: dict[str, list[Aside]] = {}
+        for aside in sorted((a for a in asides if a.path not in known), key=lambda a: a.at):
+            by_study.setdefault(aside.study_uid or "", []).append(aside)
+        for study_uid, group in by_study.items():
+            study = tx.studies.get(study_uid)
+            latest = {uid: tx.instances.correction_of(uid) for uid in {a.sop_instance_uid or "" for a in group}}
+            # The same again, from another association at the same moment, is noted and changes nothing.
+            news = [a for a in group if (said := latest[a.sop_instance_uid or ""]) is None or said.digest != a.digest]
+            if study is not None and news:
+                detail = {"corrected": len(news), "what": news[-1].detail}
+                study = self._go_on(tx, study, news, StudyStep.CORRECTION, detail, new=0)
+            for aside in group:
+                self._note_aside(tx, replace(aside, revision=study.revision if study else 0))
 
     def _note_aside(self, tx: UnitOfWork, aside: Aside) -> None:
         if not tx.instances.add_aside(aside):

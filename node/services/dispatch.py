@@ -15,13 +15,14 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
 from node.domain.errors import AinodeError
-from node.domain.instance import Instance
+from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobState
 from node.domain.priority import Priority, of_procedure
 from node.domain.rollout import choose
 from node.domain.route import NO_ROUTE, Decision, Route, decide
 from node.domain.study import Study, StudyState, StudyStep
 from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
+from node.services.correct import IDENTITY
 from node.services.enqueue import Installed, hand_over, new_job, queue
 from node.services.rollout import rollout_of
 from node.services.steps import move_study
@@ -68,7 +69,8 @@ class Dispatch:
     def _route_one(self, study: Study) -> None:
         with self._read() as tx:
             instances = tx.instances.of_study(study.study_uid, up_to_revision=study.revision)
-        series = self._attributes(instances)
+            corrections = tx.instances.corrections(study.study_uid, up_to_revision=study.revision)
+        series = self._attributes(instances, corrections[-1] if corrections else None)
         now = self._clock.now()
         with self._write() as tx:
             if tx.studies.get(study.study_uid) != study:
@@ -109,12 +111,20 @@ class Dispatch:
         log.warning("job %s: %s", job.id, reason)
         return True
 
-    def _attributes(self, instances: Iterable[Instance]) -> dict[str, Mapping[str, Sequence[str]]]:
+    def _attributes(
+        self, instances: Iterable[Instance], corrected: Aside | None
+    ) -> dict[str, Mapping[str, Sequence[str]]]:
         first: dict[str, Instance] = {}
         for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
             first.setdefault(instance.series_uid, instance)
         wanted = keywords(self._routes)
-        return {uid: attributes(self._files.absolute(i.path), wanted) for uid, i in first.items()}
+        found = {uid: attributes(self._files.absolute(i.path), wanted) for uid, i in first.items()}
+        about_whom = [keyword for keyword in wanted if keyword in IDENTITY]
+        if corrected is None or not about_whom:
+            return dict(found)
+        believed = attributes(self._files.absolute(corrected.path), about_whom)
+        stays = {uid: {k: v for k, v in each.items() if k not in about_whom} for uid, each in found.items()}
+        return {uid: {**each, **believed} for uid, each in stays.items()}
 
     def _ask(
         self,

@@ -22,7 +22,7 @@ from node.domain.delivery import DeliveryState
 from node.domain.errors import InvalidInstance, PeerUnreachable
 from node.domain.events import Event, Subject
 from node.domain.image_facts import facts_of
-from node.domain.instance import Aside, Instance
+from node.domain.instance import Aside, AsideReason, Instance
 from node.domain.manifest import compare, named
 from node.domain.peer import Peer
 from node.domain.study import Released, Study, StudyState, StudyStep
@@ -125,7 +125,7 @@ class Evidence:
                     for study_uid in thing.study_uids:
                         hint = self._hints.setdefault(study_uid, _Hint())
                         hint.released, hint.judged = thing, False
-                elif isinstance(thing, Instance) and (known := self._hints.get(thing.study_uid)):
+                elif _arrives(thing) and (known := self._hints.get(thing.study_uid or "")):
                     if known.released:
                         known.pause = max(known.pause, thing.at - known.released.at)
                         known.released = None
@@ -183,6 +183,7 @@ class Evidence:
             study = tx.studies.get(study_uid)
             instances = tx.instances.of_study(study_uid)
             said = _compare(tx, study_uid, instances)
+            corrected = [] if study is None else _corrections(tx, study)
             ours = 0 if peer is None else _delivered(tx, study_uid, peer)
         if study is None or study.state is not StudyState.RECEIVING:
             if study is not None:
@@ -190,7 +191,12 @@ class Evidence:
             return False
         if said is None and (released is None or study.last_at > released.at):
             return False  # an instance came after it: the release of that instance's association is waited for
-        finding = said or self._ask(study, peer, len(instances) + ours) or self._look(instances)
+        finding = (
+            _sent_again(corrected, instances)
+            or said
+            or self._ask(study, peer, len(instances) + ours)
+            or self._look(instances)
+        )
         if finding.complete:
             return self._settle(study, finding)
         hint.why = finding.reason
@@ -252,6 +258,28 @@ class Evidence:
             events = tx.journal.of_study(study.study_uid)
             if not any(e.step == WAIT and e.detail.get("revision") == study.revision for e in events):
                 tx.journal.add(_wait(study, why, self._clock.now()))
+
+
+def _arrives(thing: Instance | Aside) -> bool:
+    return isinstance(thing, Instance) or thing.reason is AsideReason.CORRECTION
+
+
+def _corrections(tx: UnitOfWork, study: Study) -> list[Aside]:
+    """Those of the revision that is open."""
+    found = tx.instances.corrections(study.study_uid, up_to_revision=study.revision)
+    return [aside for aside in found if aside.revision == study.revision]
+
+
+def _sent_again(corrected: Sequence[Aside], instances: Sequence[Instance]) -> _Finding | None:
+    """Whether all that was here before the corrections has come again; None where there are none."""
+    if not corrected:
+        return None
+    begun = min(aside.at for aside in corrected)
+    before = {i.sop_instance_uid for i in instances if i.at < begun}
+    again = before & {aside.sop_instance_uid for aside in corrected}
+    if again == before:
+        return _Finding(True, f"all {len(before)} instances came again, of another patient or order")
+    return _Finding(False, f"{len(again)} of {len(before)} instances came again, of another patient or order")
 
 
 def _compare(tx: UnitOfWork, study_uid: str, instances: Sequence[Instance]) -> _Finding | None:

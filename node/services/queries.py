@@ -12,12 +12,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from node.domain.circuit import Circuit
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import NotFound
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobState
-from node.domain.peer import Peer
+from node.domain.peer import Peer, Verify
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.observe.metrics import Snapshot
@@ -38,7 +39,11 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """A peer and its part of the outbox. ``host`` and ``port`` are None for a peer that is no longer configured."""
+    """A peer and its part of the outbox. ``host`` and ``port`` are None for a peer that is no longer configured.
+
+    ``unverified`` is how many instances were delivered and are to be verified; 0 where ``verify`` is none.
+    ``circuit`` is whether it answers, None where it never failed to.
+    """
 
     name: str
     ae_title: str | None
@@ -48,6 +53,10 @@ class PeerStatus:
     send: bool
     deliveries: Mapping[DeliveryState, int]
     oldest_pending_seconds: float | None
+    verify: Verify
+    unverified: int
+    oldest_unverified_seconds: float | None
+    circuit: Circuit | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,8 @@ class Queries:
         """The node, its counts and its peers. Every state has a count, zero too."""
         facts = self._facts
         now = self._clock.now()
+        with self._read() as tx:
+            circuits = tx.circuits.all()
         held = self._snapshot(now)
         problems = tuple(facts.problems())
         by_state: Counter[DeliveryState] = Counter()
@@ -120,7 +131,7 @@ class Queries:
             studies={state: held.studies.get(state, 0) for state in StudyState},
             jobs={state: held.jobs.get(state, 0) for state in JobState},
             deliveries={state: by_state[state] for state in DeliveryState},
-            peers=tuple(_peers(facts.peers, held)),
+            peers=tuple(_peers(facts.peers, held, circuits)),
             instances=held.instances,
             asides=held.asides,
             free_bytes=held.free_bytes,
@@ -137,6 +148,8 @@ class Queries:
                 jobs=tx.jobs.counts(),
                 deliveries=tx.deliveries.counts(),
                 oldest_pending={p: (now - at).total_seconds() for p, at in tx.deliveries.oldest_pending().items()},
+                unverified={p: (n, (now - at).total_seconds()) for p, (n, at) in tx.deliveries.unverified().items()},
+                circuits={peer: circuit.state for peer, circuit in tx.circuits.all().items()},
                 commitments=tx.commitments.counts(),
                 instances=tx.instances.count(),
                 asides=tx.instances.count_asides(),
@@ -206,12 +219,14 @@ class Queries:
             return tx.journal.latest(limit=limit)
 
 
-def _peers(configured: Sequence[Peer], held: Snapshot) -> Iterable[PeerStatus]:
+def _peers(configured: Sequence[Peer], held: Snapshot, circuits: Mapping[str, Circuit]) -> Iterable[PeerStatus]:
     """The configured peers, then those that have left the configuration but still have rows in the outbox."""
     known = {peer.name: peer for peer in configured}
     owed = {name for name, _ in held.deliveries}
     for name in [*known, *sorted(owed - known.keys())]:
         peer = known.get(name)
+        verify = peer.verify if peer else Verify.NONE
+        unverified, since = held.unverified.get(name, (0, None)) if verify is not Verify.NONE else (0, None)
         yield PeerStatus(
             name=name,
             ae_title=peer.ae_title if peer else None,
@@ -221,6 +236,10 @@ def _peers(configured: Sequence[Peer], held: Snapshot) -> Iterable[PeerStatus]:
             send=peer.send if peer else False,
             deliveries={state: held.deliveries.get((name, state), 0) for state in DeliveryState},
             oldest_pending_seconds=held.oldest_pending.get(name),
+            verify=verify,
+            unverified=unverified,
+            oldest_unverified_seconds=since,
+            circuit=circuits.get(name),
         )
 
 

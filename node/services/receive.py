@@ -19,6 +19,7 @@ from node.domain.ids import checked_uid
 from node.domain.instance import Answer, Aside, AsideReason, Incoming, Instance, Origin, StoreRequest
 from node.domain.part10 import HEAD_LIMIT, head, split
 from node.ports import Clock, Draft, InstanceFiles
+from node.services.correct import Written, changed_identity
 from node.services.identify import Identity, identify
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Receive:
         lookup: the row of a SOPInstanceUID, None where there is none (yet: rows are written in batches). Asked only for
             what is here already.
         is_result_series: whether a SeriesInstanceUID is one of this node's own results.
+        corrected: the latest correction of a SOPInstanceUID, None where there is none (yet). Asked as ``lookup`` is.
         on_kept: told of every object kept or kept aside, after it is durable and before it is answered. The same
             object may be told of more than once (sent twice).
         clock: the time of arrival.
@@ -62,12 +64,14 @@ class Receive:
         on_kept: Callable[[Instance | Aside], None],
         clock: Clock,
         *,
+        corrected: Callable[[str], Aside | None] = lambda sop_instance_uid: None,
         on_answered: Callable[[str, Answer, int], None] = lambda peer, answer, size: None,
         max_bytes: int = 1 << 32,
     ) -> None:
         self._files = files
         self._lookup = lookup
         self._is_result_series = is_result_series
+        self._corrected = corrected
         self._on_kept = on_kept
         self._clock = clock
         self._on_answered = on_answered
@@ -150,9 +154,19 @@ class Receive:
             # Its row is still to come, or nobody could be told of it: then it is told of now.
             kept = read_kept(self._files, path)
             self._on_kept(kept)
-        if kept.digest != arrived.digest:
-            self._keep_aside(arrived, *_conflict(), identity)
+        believed = self._corrected(identity.sop_instance_uid)
+        if arrived.digest not in (kept.digest, believed and believed.digest):
+            changed = self._changed(arrived, kept)
+            undone = changed == () and believed is not None and believed.peer == arrived.request.peer
+            self._keep_aside(arrived, *(_correction(changed or ()) if changed or undone else _conflict()), identity)
+        elif believed is not None and arrived.digest == kept.digest and believed.peer == arrived.request.peer:
+            self._keep_aside(arrived, *_correction(()), identity)  # who corrected it takes that back
         return Answer(SUCCESS, study_uid=kept.study_uid)
+
+    def _changed(self, arrived: _Arrived, kept: Instance) -> tuple[str, ...] | None:
+        came = Written(arrived.draft.dataset, arrived.request.transfer_syntax_uid)
+        with self._files.dataset(kept.path) as dataset:
+            return changed_identity(Written(dataset, kept.transfer_syntax_uid), came)
 
     def _is_ours(self, series_uid: str) -> bool:
         """A series that is not ours never becomes it: its UID would have to be one that a job of ours derives."""
@@ -183,10 +197,11 @@ class Receive:
         )
         path = arrived.draft.keep_aside(
             folder=f"{reason.value}/{now.date().isoformat()}",
-            name=f"{uid or 'unknown'}-{arrived.digest[:16]}",
+            name=_name(aside),
             note=_note(aside, why),
         )
-        log.warning("%s from %s kept aside (%s): %s", uid or "an object", peer, reason.value, why.field)
+        level = logging.INFO if reason is AsideReason.CORRECTION else logging.WARNING
+        log.log(level, "%s from %s kept aside (%s): %s", uid or "an object", peer, reason.value, why.field)
         self._on_kept(replace(aside, path=path))
 
 
@@ -319,6 +334,20 @@ def comment_of(error: InvalidInput) -> str:
     """An ErrorComment: at most 64 characters of the default repertoire, no backslash (it would separate values)."""
     text = f"{error.field}: {error.problem}".encode("ascii", "replace").decode().replace("\\", "/")
     return "".join(c for c in text if c.isprintable())[:_COMMENT_LENGTH]
+
+
+def _correction(changed: tuple[str, ...]) -> tuple[AsideReason, InvalidInput]:
+    if not changed:
+        said = "an earlier correction is taken back; patient and order are as they were first"
+        return AsideReason.CORRECTION, InvalidInput("SOPInstanceUID", said, "Nothing has to be done")
+    said = "differs from what came first, and nothing else does; it is believed from now on"
+    return AsideReason.CORRECTION, InvalidInput(", ".join(changed), said, "Nothing has to be done")
+
+
+def _name(aside: Aside) -> str:
+    """Of the file: the bytes, and for a correction also when they came, as it may be made again."""
+    name = f"{aside.sop_instance_uid or 'unknown'}-{(aside.digest or '')[:16]}"
+    return f"{name}-{aside.at:%H%M%S%f}" if aside.reason is AsideReason.CORRECTION else name
 
 
 def _conflict() -> tuple[AsideReason, InvalidInput]:

@@ -77,6 +77,11 @@ class Requeue:
                 attempt=0,
                 not_before=now,
                 created_at=now,  # the time after which a delivery is given up runs from here
+                delivered_at=None,
+                verify_at=None,
+                transaction_uid=None,
+                missing=0,
                 status=None,
                 reason=None,
+                refusals=0,
             )

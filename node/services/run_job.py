@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +18,11 @@ from node.domain.finding import Findings
 from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
 from node.domain.study import SeriesContent
 from node.domain.volume import Volume
-from pipelines.contract import BESIDE_THE_DEVICE, Pipeline
+from pipelines.contract import BESIDE_THE_DEVICE, Pipeline, Selection
 
 log = logging.getLogger(__name__)
 
-ReadVolume = Callable[[SeriesContent], Volume]
+Read = Callable[[Selection], Sequence[Volume]]  # what findings lie on comes first
 
 
 class Turn(Protocol):
@@ -79,7 +79,7 @@ class Stages:
 
 
 def run_job(
-    job: JobInput, pipeline: Pipeline, read: ReadVolume, turn: Turn | None = None
+    job: JobInput, pipeline: Pipeline, read: Read, turn: Turn | None = None
 ) -> tuple[JobOutput, Findings | None]:
     """Run one job; never raises: every end is an outcome. The findings come along for whoever prints them.
 
@@ -93,6 +93,8 @@ def run_job(
         output = JobOutput(Outcome.SUCCEEDED, results=results, findings=findings.summary())
     except Refused as refusal:
         output = JobOutput(Outcome.REFUSED, reason=f"{refusal.code}: {refusal.reason}")
+    except CheckFailed as error:
+        output = replace(_failed(error), problems=tuple(error.problems))
     except MemoryError:
         output = _failed(OutOfMemory("the host had too little memory"))
     except AinodeError as error:
@@ -134,26 +136,67 @@ def _timed(output: JobOutput, stage: Stages, findings: Findings | None, job: Job
     return replace(output, timings=stage.seconds, inputs=digests)
 
 
-def _run(job: JobInput, pipeline: Pipeline, read: ReadVolume, stage: Stages) -> tuple[Findings, tuple[ResultFile, ...]]:
+@dataclass(frozen=True)
+class Chosen:
+    """What a job reads, and that it was read."""
+
+    selection: Selection
+    volumes: Sequence[Volume]
+
+    def complete(self, findings: Findings) -> Findings:
+        """Findings with what only the selection knows."""
+        others = tuple(source for other in self.volumes[1:] for source in other.sources)
+        return replace(findings, series_notes=self.selection.not_taken, also_read=others)
+
+
+def choose(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> Chosen:
+    """Select and read.
+
+    Raises:
+        Refused: nothing here is for the model, or what is cannot be read.
+        InvalidInstance: a stored file is damaged.
+    """
     stage("select")
     selection = pipeline.select(job.study)
     stage("read")
-    volume, *others = [read(series) for series in (selection.series, *selection.more)]
+    return Chosen(selection, read(selection))
+
+
+def _run(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> tuple[Findings, tuple[ResultFile, ...]]:
+    chosen = choose(job, pipeline, read, stage)
     stage("load")
     load(pipeline, job.device)
-    findings = replace(
-        pipeline.analyse(volume, stage, *others),
-        series_notes=selection.not_taken,
-        also_read=tuple(source for other in others for source in other.sources),
-    )
+    volume, *others = chosen.volumes
+    findings = chosen.complete(pipeline.analyse(volume, stage, *others))
     stage("compose")
-    headers = _headers(volume, selection.series)
-    results = write(compose(job.provenance, findings, headers), job.out_dir)
-    stage("check")
-    problems = check([r.path for r in results], headers, findings)
+    headers = _headers(volume, chosen.selection.series)
+    return findings, _results(job, findings, headers, stage)
+
+
+def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: Stages) -> tuple[ResultFile, ...]:
+    """The result sets of every profile, each in a folder of its own where there are several, all of them checked.
+
+    Raises:
+        CheckFailed: some object is not as it has to be. Then none of them is to be sent, of no profile.
+    """
+    identified = None if job.identity is None else dcmread(job.identity, stop_before_pixels=True)
+    results: list[ResultFile] = []
+    problems: list[str] = []
+    for profile in job.profiles:
+        folder = job.out_dir if len(job.profiles) == 1 else job.out_dir / profile.name
+        folder.mkdir(exist_ok=True)
+        stage("compose")
+        supersedes = job.supersedes.get(profile.name, ())
+        composed = compose(job.provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
+        written = [replace(result, profile=profile.name) for result in write(composed, folder)]
+        stage("check")
+        paths = [result.path for result in written]
+        found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
+        problems += [problem if len(job.profiles) == 1 else f"{profile.name}: {problem}" for problem in found]
+        results += written
     if problems:
         raise CheckFailed(problems)
-    return findings, tuple(results)
+    return tuple(results)
 
 
 def _headers(volume: Volume, series: SeriesContent) -> list[Dataset]:

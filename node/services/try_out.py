@@ -15,7 +15,7 @@ from node.domain.finding import Findings
 from node.domain.job import JobInput, JobOutput, Outcome
 from node.domain.trial import TrialInput, TrialOutput
 from node.services.from_disk import study_of_files
-from node.services.run_job import Alone, ReadVolume, Stages, Turn, load, run_job
+from node.services.run_job import Alone, Read, Stages, Turn, load, run_job
 from pipelines.contract import Pipeline
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ GOLDEN, INPUT, EXPECTED = "golden", "input", "expected.json"
 
 
 def try_out(
-    trial: TrialInput, open_version: Callable[[], Pipeline], read: ReadVolume, turn: Turn | None = None
+    trial: TrialInput, open_version: Callable[[], Pipeline], read: Read, turn: Turn | None = None
 ) -> TrialOutput:
     """Try a version on this device; never raises: what it did not pass is the reason.
 

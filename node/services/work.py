@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from node.domain.delivery import Delivery, DeliveryState, backoff
-from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease
-from node.domain.instance import Instance, Origin
-from node.domain.job import Job, JobInput, JobOutput, JobState, JobStep, Outcome, Provenance, ResultFile, Role
+from node.domain.delivery import backoff
+from node.domain.errors import AinodeError, Interrupted, InvalidModel, LostLease, StorageFull
+from node.domain.instance import Instance
+from node.domain.job import (
+    Job,
+    JobInput,
+    JobOutput,
+    JobState,
+    JobStep,
+    Outcome,
+    Provenance,
+    ResultReference,
+    Role,
+)
+from node.domain.profile import FULL, Profile
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
 from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
 from node.services.beside import Beside
 from node.services.locate import Locate
 from node.services.oversight import Oversight
+from node.services.owe import instance_of, owed
 from node.services.steps import job_event, move_job
 
 log = logging.getLogger(__name__)
@@ -31,6 +45,7 @@ class Work:
         beside: shared by all that work on one device; ``spare`` works only beside another.
         owner: this process, as it is written into leases.
         attempts: how often a job is claimed before it goes dead.
+        profiles: of the peers, by their name; a peer that is not among them gets all.
         oversight: compares what ended, and replaces versions that fail.
         stopping: whether the node is being stopped; a running job then goes back to the queue at once.
     """
@@ -53,6 +68,7 @@ class Work:
         lease: timedelta,
         timeout: timedelta,
         retry: timedelta,
+        profiles: Mapping[str, Profile] = MappingProxyType({}),
         spare: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -72,6 +88,7 @@ class Work:
         self._lease = lease
         self._timeout = timeout
         self._retry = retry
+        self._profiles = profiles
         self._spare = spare
 
     def work(self) -> bool:
@@ -104,16 +121,18 @@ class Work:
     def _run(self, job: Job) -> JobOutput:
         try:
             located = self._locate(job.model)
-            task = JobInput(
+            work = JobInput(
                 provenance=self._provenances(job, self._clock.now()),
                 study=self.content(job.study_uid, job.revision),
                 device=self._device,
                 out_dir=self._files.job_dir(job.id, job.attempt),
                 version_dir=located.directory,
                 trust_code=located.trust_code,
+                profiles=self._wanted(job),
+                **self._before(job),
             )
             beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(job, now))
-            return self._engine.run(task, timeout=self._timeout, beat=beat)
+            return self._engine.run(work, timeout=self._timeout, beat=beat)
         except (LostLease, Interrupted):
             raise
         except AinodeError as error:
@@ -121,6 +140,28 @@ class Work:
             return JobOutput(
                 Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=error.retry, model_failed=failed
             )
+
+    def _profile(self, peer: str) -> Profile:
+        return self._profiles.get(peer, FULL)
+
+    def _wanted(self, job: Job) -> tuple[Profile, ...]:
+        """The profiles of where the results go; what goes nowhere is written in full."""
+        return tuple({p.name: p for p in map(self._profile, job.send_to)}.values()) or (FULL,)
+
+    def _before(self, job: Job) -> dict[str, Any]:
+        """What came before: the results that are replaced, for each profile, and the latest correction of the patient
+        or order, as the job's revision knows it.
+        """
+        with self._read() as tx:
+            corrections = tx.instances.corrections(job.study_uid, up_to_revision=job.revision)
+            replaced = tx.instances.results_before(job) if job.send_to else {}
+        supersedes: dict[str, dict[ResultReference, None]] = {}
+        for peer in job.send_to:
+            supersedes.setdefault(self._profile(peer).name, {}).update(dict.fromkeys(replaced.get(peer, ())))
+        return {
+            "supersedes": {name: tuple(references) for name, references in supersedes.items() if references},
+            "identity": self._files.absolute(corrections[-1].path) if corrections else None,
+        }
 
     def _keep(self, job: Job, now: datetime) -> None:
         with self._write() as tx:
@@ -157,23 +198,48 @@ class Work:
                 with self._write() as tx:
                     self._oversight.answered(tx, move_job(tx, job, JobStep.REFUSE, now, **_ended(output, now)))
             case Outcome.FAILED:
+                output = self._quarantined(job, output, now)
                 reason = output.reason or "the version failed"
                 handed_over = output.model_failed and self._oversight.model_failed(job, reason)
                 if not handed_over or job.role is Role.REPLAY:
                     self._fail(job, output, now)
 
+    def _quarantined(self, job: Job, output: JobOutput, now: datetime) -> JobOutput:
+        """Objects that failed the check are kept for a person to look at; the reason says where."""
+        if not output.problems:
+            return output
+        note = {
+            "job": job.id,
+            "attempt": job.attempt,
+            "study_uid": job.study_uid,
+            "revision": job.revision,
+            "model": job.model.label,
+            "at": now.isoformat(),
+            "problems": list(output.problems),
+        }
+        try:
+            lie = f"lie in {self._files.quarantine(job_id=job.id, attempt=job.attempt, note=note)}"
+        except (StorageFull, OSError) as error:
+            lie = f"could not be kept: {error}"
+        return replace(output, reason=f"{output.reason}; nothing was sent, the objects {lie}")
+
     def _succeed(self, job: Job, output: JobOutput, now: datetime) -> None:
         """Job done, its results and their deliveries: together or not at all."""
         paths = self._files.adopt([r.path for r in output.results], job_id=job.id, attempt=job.attempt)
+        kept = [instance_of(job, r, path, now) for r, path in zip(output.results, paths, strict=True)]
+        sets: dict[str, list[Instance]] = {}
+        for result, instance in zip(output.results, kept, strict=True):
+            sets.setdefault(result.profile, []).append(instance)
         with self._write() as tx:
-            tx.instances.add(_instance(job, r, path, now) for r, path in zip(output.results, paths, strict=True))
-            tx.deliveries.add(
-                _delivery(job, result, path, peer, position, now)
-                for peer in job.send_to
-                for position, (result, path) in enumerate(zip(output.results, paths, strict=True))
-            )
-            self._oversight.answered(tx, move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now)))
-        to = ", ".join(job.send_to) or "nobody"
+            tx.instances.add(kept)
+            newer = _newer(tx, job)
+            peers = () if newer else job.send_to
+            for peer in peers:
+                tx.deliveries.add(owed(job, sets.get(self._profile(peer).name, ()), peer, now))
+            reason = f"not sent: job {newer.id} of revision {newer.revision} was done before it" if newer else None
+            done = move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now) | {"reason": reason})
+            self._oversight.answered(tx, done)
+        to = ", ".join(peers) or "nobody"
         log.info("job %s: %s succeeded, %d results for %s", job.id, job.model.label, len(paths), to)
 
     def _fail(self, job: Job, output: JobOutput, now: datetime) -> None:
@@ -226,35 +292,20 @@ def _ended(output: JobOutput, now: datetime) -> dict[str, Any]:
     }
 
 
-def _instance(job: Job, result: ResultFile, path: str, now: datetime) -> Instance:
-    return Instance(
-        sop_instance_uid=result.sop_instance_uid,
-        sop_class_uid=result.sop_class_uid,
-        study_uid=result.study_uid,
-        series_uid=result.series_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        digest=result.digest,
-        size=result.size,
-        path=path,
-        origin=Origin.RESULT,
-        at=now,
-        job_id=job.id,
-    )
-
-
-def _delivery(job: Job, result: ResultFile, path: str, peer: str, position: int, now: datetime) -> Delivery:
-    return Delivery(
-        id=0,
-        job_id=job.id,
-        study_uid=result.study_uid,
-        sop_instance_uid=result.sop_instance_uid,
-        sop_class_uid=result.sop_class_uid,
-        transfer_syntax_uid=result.transfer_syntax_uid,
-        path=path,
-        peer=peer,
-        state=DeliveryState.PENDING,
-        attempt=0,
-        position=position,
-        created_at=now,
-        not_before=now,
+def _newer(tx: UnitOfWork, job: Job) -> Job | None:
+    """A later job of the same study, route and model that has been sent while this one ran: it stands."""
+    return (
+        next(
+            (
+                other
+                for other in reversed(tx.jobs.of_study(job.study_uid))
+                if (other.route, other.model.name) == (job.route, job.model.name)
+                and other.state is JobState.SUCCEEDED
+                and other.send_to
+                and other.created_at > job.created_at
+            ),
+            None,
+        )
+        if job.send_to
+        else None
     )

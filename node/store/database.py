@@ -13,6 +13,8 @@ from sqlmodel import Session
 
 from node.domain.errors import InvalidSettings, Unavailable
 from node.ports import UnitOfWork
+from node.store.asked_commitments import AskedCommitmentRepository
+from node.store.circuits import CircuitRepository
 from node.store.commitments import CommitmentRepository
 from node.store.deliveries import DeliveryRepository
 from node.store.instances import InstanceRepository
@@ -28,7 +30,7 @@ from node.store.models import (
 )
 from node.store.studies import StudyRepository
 
-SCHEMA = "0004"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+SCHEMA = "0008"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
 
 
@@ -59,9 +61,19 @@ class SqlUnitOfWork:
         return DeliveryRepository(self._session)
 
     @cached_property
+    def circuits(self) -> CircuitRepository:
+        """Which peers answer."""
+        return CircuitRepository(self._session)
+
+    @cached_property
     def commitments(self) -> CommitmentRepository:
         """Storage commitments that peers asked for."""
         return CommitmentRepository(self._session)
+
+    @cached_property
+    def asked_commitments(self) -> AskedCommitmentRepository:
+        """Storage commitments that we ask peers for."""
+        return AskedCommitmentRepository(self._session)
 
     @cached_property
     def manifests(self) -> ManifestRepository:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Session, col, func, select, update
+from sqlalchemy.orm import aliased
+from sqlmodel import Session, and_, col, exists, func, select, update
 
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
@@ -35,16 +36,39 @@ class DeliveryRepository:
         row = self._session.get(DeliveryRow, delivery_id, populate_existing=True)
         return None if row is None else _delivery(row)
 
-    def claim(self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int) -> list[Delivery]:
-        """Take what is due for one peer, the oldest job first and within a job in sending order."""
+    def claim(
+        self, *, peer: str, owner: str, now: datetime, lease: timedelta, limit: int, trial: bool = False
+    ) -> list[Delivery]:
+        """Take what is due for one peer, the most urgent job first, then the oldest; of a job what closes it last.
+
+        Nothing is taken of a job of which somebody is sending, so that its order holds over several couriers; and what
+        closes it only with or after all others, never ahead of one that waits. A ``trial`` takes what was tried least.
+        """
+        if self._session.get_bind().dialect.name == "postgresql":
+            # Two claims at once would each miss that the other takes of the same job. SQLite has one writer anyhow.
+            self._session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"deliveries of {peer}"))))
+        other = aliased(DeliveryRow)
+        of_its_job = exists().where(col(other.job_id) == col(DeliveryRow.job_id), col(other.peer) == peer)
+        waiting = of_its_job.where(~col(other.closes), col(other.state) == DeliveryState.PENDING.value)
+        if not trial:
+            waiting = waiting.where(col(other.not_before) > now)  # those that are due are taken with it, ahead of it
         chosen = (
             select(DeliveryRow.id)
             .where(
                 DeliveryRow.peer == peer,
                 DeliveryRow.state == DeliveryState.PENDING.value,
                 col(DeliveryRow.not_before) <= now,
+                ~of_its_job.where(col(other.state) == DeliveryState.SENDING.value),
+                ~and_(col(DeliveryRow.closes), waiting),
             )
-            .order_by(col(DeliveryRow.created_at), col(DeliveryRow.job_id), col(DeliveryRow.position))
+            .order_by(
+                *([col(DeliveryRow.attempt)] if trial else []),
+                col(DeliveryRow.priority).desc(),
+                col(DeliveryRow.created_at),
+                col(DeliveryRow.job_id),
+                col(DeliveryRow.closes),
+                col(DeliveryRow.position),
+            )
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
@@ -61,7 +85,26 @@ class DeliveryRepository:
             .execution_options(synchronize_session=False, populate_existing=True)
         )
         claimed = [_delivery(row) for row in self._session.execute(statement).scalars()]
-        return sorted(claimed, key=lambda d: (d.created_at, d.job_id, d.position))
+        return sorted(claimed, key=lambda d: (-d.priority, d.created_at, d.job_id, d.closes, d.position))
+
+    def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:
+        """Whether something more urgent than this is due for a peer."""
+        chosen = select(DeliveryRow.id).where(
+            DeliveryRow.peer == peer,
+            DeliveryRow.state == DeliveryState.PENDING.value,
+            col(DeliveryRow.not_before) <= now,
+            col(DeliveryRow.priority) > priority,
+        )
+        return self._session.exec(chosen.limit(1)).first() is not None
+
+    def overdue(self, peer: str, before: datetime, *, limit: int = 1000) -> list[Delivery]:
+        """Pending ones for a peer that were created before a time."""
+        chosen = select(DeliveryRow).where(
+            DeliveryRow.peer == peer,
+            DeliveryRow.state == DeliveryState.PENDING.value,
+            col(DeliveryRow.created_at) < before,
+        )
+        return [_delivery(row) for row in self._session.exec(chosen.order_by(col(DeliveryRow.id)).limit(limit))]
 
     def update(self, before: Delivery, after: Delivery) -> None:
         """Compare and set on state, attempt and owner.
@@ -97,6 +140,50 @@ class DeliveryRepository:
     def of_study(self, study_uid: str) -> list[Delivery]:
         """All deliveries of a study, in sending order."""
         return self._where(col(DeliveryRow.study_uid) == study_uid)
+
+    def to_verify(self, peer: str, now: datetime, *, limit: int, lock: bool = False) -> list[Delivery]:
+        """What was delivered and is due to be looked for, the oldest job first; locked, what others have is left."""
+        chosen = (
+            select(DeliveryRow)
+            .where(
+                DeliveryRow.peer == peer,
+                DeliveryRow.state == DeliveryState.DELIVERED.value,
+                col(DeliveryRow.verify_at) <= now,
+            )
+            .order_by(col(DeliveryRow.created_at), col(DeliveryRow.job_id), col(DeliveryRow.position))
+            .limit(limit)
+        )
+        if lock:
+            chosen = chosen.with_for_update(skip_locked=True)
+        return [_delivery(row) for row in self._session.exec(chosen)]
+
+    def unsent_jobs(self, peer: str, job_ids: Collection[str]) -> set[str]:
+        """Those of some jobs that still owe the peer an instance."""
+        chosen = select(DeliveryRow.job_id).where(
+            DeliveryRow.peer == peer,
+            col(DeliveryRow.job_id).in_(job_ids),
+            col(DeliveryRow.state).in_([DeliveryState.PENDING.value, DeliveryState.SENDING.value]),
+        )
+        return set(self._session.exec(chosen.distinct()))
+
+    def held(self, delivery_ids: Iterable[int]) -> list[Delivery]:
+        """Some rows, which nobody else changes before this transaction ends."""
+        chosen = select(DeliveryRow).where(col(DeliveryRow.id).in_(list(delivery_ids))).order_by(col(DeliveryRow.id))
+        return [_delivery(row) for row in self._session.exec(chosen.with_for_update())]
+
+    def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
+        for delivery in deliveries:
+            run(self._session, self._same(delivery).values(**changes))
+
+    def unverified(self) -> dict[str, tuple[int, datetime]]:
+        """By peer, how many delivered instances are to be verified, and when the one that waits longest was."""
+        chosen = (
+            select(DeliveryRow.peer, func.count(), func.min(DeliveryRow.delivered_at))
+            .where(DeliveryRow.state == DeliveryState.DELIVERED.value, col(DeliveryRow.verify_at).is_not(None))
+            .group_by(DeliveryRow.peer)
+        )
+        return {peer: (number, since) for peer, number, since in self._session.exec(chosen).all() if since}
 
     def _where(self, *conditions: Any) -> list[Delivery]:
         chosen = select(DeliveryRow).where(*conditions).order_by(col(DeliveryRow.id))

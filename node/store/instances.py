@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
-from sqlalchemy import Select, Table, bindparam, insert, inspect
+from sqlalchemy import Select, Table, bindparam, insert, inspect, or_
 from sqlalchemy import select as sql_select
 from sqlmodel import Session, col, func, select
 
+from node.domain.delivery import DeliveryState
 from node.domain.instance import Aside, AsideReason, Instance, Origin
+from node.domain.job import Job, ResultReference
 from node.store.rows import build, values
-from node.store.tables import AsideRow, InstanceRow
+from node.store.tables import AsideRow, DeliveryRow, InstanceRow, JobRow
 
 _CHUNK = 500  # bound variables in one IN (…)
 
@@ -57,6 +59,32 @@ class InstanceRepository:
         """Result instances of a job."""
         return list(self._read(_ROWS.where(col(InstanceRow.job_id) == job_id)))
 
+    def results_before(self, job: Job) -> dict[str, tuple[ResultReference, ...]]:
+        """By peer, what it has, or will have, from the latest job of the same study, route and model before this one.
+
+        A notice of this job itself counts, from before it was queued again.
+        """
+        chosen = (
+            select(DeliveryRow.peer, DeliveryRow.job_id, InstanceRow)
+            .join(InstanceRow, col(InstanceRow.sop_instance_uid) == col(DeliveryRow.sop_instance_uid))
+            .join(JobRow, col(JobRow.id) == col(DeliveryRow.job_id))
+            .where(
+                JobRow.study_uid == job.study_uid,
+                JobRow.route == job.route,
+                JobRow.pipeline == job.model.name,
+                or_(col(JobRow.created_at) < job.created_at, col(JobRow.id) == job.id),
+                DeliveryRow.state != DeliveryState.DEAD.value,
+            )
+            .order_by(col(JobRow.created_at).desc(), col(JobRow.id), col(DeliveryRow.position))
+        )
+        latest: dict[str, str] = {}
+        found: dict[str, list[ResultReference]] = {}
+        for peer, job_id, row in self._session.exec(chosen):
+            if latest.setdefault(peer, job_id) == job_id:
+                reference = ResultReference(row.study_uid, row.series_uid, row.sop_class_uid, row.sop_instance_uid)
+                found.setdefault(peer, []).append(reference)
+        return {peer: tuple(references) for peer, references in found.items()}
+
     def _read(self, chosen: Select[Any]) -> Iterator[Instance]:
         for row in self._session.connection().execute(chosen):
             yield build(Instance, row, origin=Origin(row.origin))
@@ -88,6 +116,20 @@ class InstanceRepository:
         self._session.add(AsideRow(**values(aside, without=("id",))))
         self._session.flush()
         return True
+
+    def correction_of(self, sop_instance_uid: str) -> Aside | None:
+        """The latest correction of an instance."""
+        found = self._corrections(AsideRow.sop_instance_uid == sop_instance_uid)
+        return found[-1] if found else None
+
+    def corrections(self, study_uid: str, *, up_to_revision: int) -> list[Aside]:
+        """Corrections of a study, those of later revisions left out, the oldest first."""
+        return self._corrections(AsideRow.study_uid == study_uid, col(AsideRow.revision) <= up_to_revision)
+
+    def _corrections(self, *conditions: Any) -> list[Aside]:
+        chosen = select(AsideRow).where(AsideRow.reason == AsideReason.CORRECTION.value, *conditions)
+        ordered = chosen.order_by(col(AsideRow.at), col(AsideRow.id))
+        return [build(Aside, row, reason=AsideReason(row.reason)) for row in self._session.exec(ordered)]
 
     def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]:
         """What lies aside, the latest first."""

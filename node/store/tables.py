@@ -71,9 +71,10 @@ class AsideRow(SQLModel, table=True):
     path: str = Field(unique=True)
     at: datetime = _time()
     peer: str | None = None
-    sop_instance_uid: str | None = None
+    sop_instance_uid: str | None = Field(default=None, index=True)
     study_uid: str | None = Field(default=None, index=True)
     digest: str | None = None
+    revision: int = 0
 
 
 class StudyRow(SQLModel, table=True):
@@ -96,7 +97,7 @@ class JobRow(SQLModel, table=True):
     """One run of one model version over one study revision."""
 
     __tablename__ = "job"
-    __table_args__ = (Index("ix_job_due", "state", "not_before"),)
+    __table_args__ = (Index("ix_job_due", "state", "not_before"), Index("ix_job_noticed", "noticed", "state"))
 
     id: str = Field(sa_column=Column(String(36), primary_key=True))
     study_uid: str = Field(index=True)
@@ -120,6 +121,7 @@ class JobRow(SQLModel, table=True):
     timings: dict[str, float] | None = _json()
     role: str
     priority: int
+    noticed: bool = False
 
 
 class DeliveryRow(SQLModel, table=True):
@@ -155,6 +157,20 @@ class DeliveryRow(SQLModel, table=True):
     verify_at: datetime | None = _time(nullable=True)
     transaction_uid: str | None = Field(default=None, index=True)
     missing: int = 0
+    refusals: int = 0
+
+
+class CircuitRow(SQLModel, table=True):
+    """Whether a peer answers."""
+
+    __tablename__ = "circuit"
+
+    peer: str = Field(primary_key=True)
+    state: str
+    since: datetime = _time()
+    failures: int = 0
+    probe_at: datetime | None = _time(nullable=True)
+    reason: str | None = _text()
 
 
 class EventRow(SQLModel, table=True):
@@ -207,6 +223,21 @@ class CommitmentRow(SQLModel, table=True):
     owner: str | None = None
     lease_until: datetime | None = _time(nullable=True)
     reason: str | None = _text()
+
+
+class AskedCommitmentRow(SQLModel, table=True):
+    """A storage commitment that we ask a peer for; ``instances`` are attempts by the ids of deliveries."""
+
+    __tablename__ = "asked_commitment"
+
+    transaction_uid: str = Field(sa_column=Column(String(64), primary_key=True))
+    peer: str
+    study_uid: str
+    instances: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+    number: int
+    asked_at: datetime = _time()
+    accepted_at: datetime | None = _time(nullable=True)
+    reported_at: datetime | None = _time(nullable=True)
 
 
 class ManifestRow(SQLModel, table=True):

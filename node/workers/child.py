@@ -21,7 +21,7 @@ from node.workers.supervise import end_with_parent
 from node.workers.turn import DeviceTurn
 from node.workers.warm import Warm
 from pipelines.contract import Pipeline
-from pipelines.read.volume import read_volume
+from pipelines.read.selected import read
 from pipelines.registry import open_version
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Runner:
         except AinodeError as error:
             failed = isinstance(error, InvalidModel)
             return JobOutput(Outcome.FAILED, reason=str(error), retry=error.retry, model_failed=failed)
-        output, _ = run_job(job, pipeline, read_volume, self._turn)
+        output, _ = run_job(job, pipeline, read, self._turn)
         if not output.model_failed:
             self._warm.keep(model, pipeline, job.version_dir)
         return output
@@ -78,7 +78,7 @@ class Runner:
             return opened[0]
 
         self._warm.take(model)
-        output = try_out(trial, reopen, read_volume, self._turn)
+        output = try_out(trial, reopen, read, self._turn)
         if output.reason is None:
             self._warm.keep(model, opened[0], trial.version_dir)
         return output

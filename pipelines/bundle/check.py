@@ -10,7 +10,7 @@ from pipelines.bundle.config import PARTS, Parts, parts, read_config, read_metad
 from pipelines.bundle.metadata import DataFormat, data_format
 from pipelines.bundle.pipeline import BUNDLE
 from pipelines.bundle.safety import examine
-from pipelines.bundle.sidefile import Kind, SideFile, read_side_file
+from pipelines.bundle.sidefile import Kind, Measure, SideFile, read_side_file
 
 _WEIGHTS = (".pt", ".pth", ".safetensors", ".ts", ".jit")
 
@@ -62,6 +62,11 @@ def _outputs(side: SideFile, data: DataFormat) -> Iterator[InvalidModel]:
             f"has {len(side.inputs)} series, and metadata.json names {data.channels} channels",
             "Write one series for each channel",
         )
+    if side.planar(data.spatial_dims) and any(
+        Measure.VOLUME in (each or ()) for each in (side.measure, *(label.measure for label in side.labels))
+    ):
+        fix = f"Write {Measure.AREA.value}"
+        yield InvalidModel("ainode.yaml: measure", f"an image has no {Measure.VOLUME.value}", fix)
     if side.unlisted != "refuse" or (side.kind or data.kind) is Kind.DETECTION:
         return
     listed = {label.index for label in side.labels} | set(side.ignore)

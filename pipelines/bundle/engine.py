@@ -5,9 +5,10 @@ Imported by name in ``load`` only: it brings torch and MONAI.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from monai.transforms.transform import MapTransform
 from monai.transforms.utils import allow_missing_keys_mode
 from numpy.typing import NDArray
 
-from node.domain.errors import InvalidModel, Unavailable
+from node.domain.errors import InvalidModel, Refused, Unavailable
 from node.domain.volume import Volume
 from pipelines.bundle.checkpoint import load_into, weights_file
 from pipelines.bundle.config import PARTS, Parts
 from pipelines.bundle.live import confirm
 from pipelines.bundle.metadata import DataFormat
 from pipelines.bundle.own_code import OwnCode
-from pipelines.bundle.place import back_on_grid, image_of, on_grid
+from pipelines.bundle.place import back_on_grid, image_of, moved, on_grid
 from pipelines.bundle.safety import examine
 from pipelines.bundle.sidefile import Kind, SideFile
 from pipelines.contract import Stage
@@ -49,12 +50,40 @@ class Boxes:
     postprocessing: Compose | None
 
 
+Result = NDArray[np.float32] | Boxes
+
+
+@dataclass(eq=False)
+class _Item:
+    """One pass through the network: of the study ``of``, whose frames, where there are several, go one by one."""
+
+    of: Sequence[Volume]
+    volumes: Sequence[Volume]
+    content: dict[str, Any] = field(default_factory=dict)
+    result: Result | None = None
+    error: Exception | None = None
+
+
+def _frames(volumes: Sequence[Volume]) -> list[Sequence[Volume]]:
+    """The frames of an image, each as an image by itself; what else is read goes with every one."""
+    first, *others = volumes
+    return [(first.frame(k), *others) for k in range(len(first.sources))]
+
+
+def _joined(items: Sequence[_Item]) -> Result | Exception:
+    """The result of a study, its frames as slices again."""
+    failed = next((item.error for item in items if item.error is not None), None)
+    results: list[Any] = [item.result for item in items]
+    return failed or (results[0] if len(results) == 1 else np.concatenate(results, axis=1))
+
+
 class Engine:
     """One bundle, loaded to a device.
 
     Args:
         bundle: the bundle's directory.
         parts: its configuration, cut down by `pipelines.bundle.config.parts`.
+        planar: it takes images by themselves, frame by frame; else volumes.
         trust_code: its own Python may run; else only what `safety` and `live` let pass.
 
     Raises:
@@ -71,9 +100,11 @@ class Engine:
         device: torch.device,
         *,
         kind: Kind,
+        planar: bool,
         trust_code: bool,
     ) -> None:
         self._side, self._data, self._device, self._file, self._kind = side, data, device, parts.file, kind
+        self._planar = planar
         self._own = OwnCode(bundle) if trust_code else None
         if not trust_code:
             use = examine(parts.tree, parts.file)
@@ -126,44 +157,81 @@ class Engine:
             fix = "Mend the bundle, or override the key in ainode.yaml"
             raise InvalidModel(f"{self._file}: {name}", f"cannot be built: {causes(error)}", fix) from error
 
-    def run(self, volumes: Sequence[Volume], stage: Stage) -> NDArray[np.float32] | Boxes:
-        """Transform, infer, transform back.
+    def run(self, batch: Sequence[Sequence[Volume]], stage: Stage) -> list[Result | Exception]:
+        """Transform each, infer those of one shape together, transform each back.
 
         Returns:
-            Segmentation: (channels, slices, rows, columns), float32, on the grid of the first volume; one channel may
-            be a label map. Classification: (classes,), float32. Detection: `Boxes`.
+            For each of ``batch``, or the error that is its own. Segmentation: float32 (channels, slices, rows, columns)
+            on the grid of the first volume; one channel may be a label map. Classification: (classes,), float32.
+            Detection: `Boxes`.
 
         Raises:
-            Refused: the series do not fit together.
             OutOfMemory: the device or the host had too little.
         """
-        with self._code(), memory(f"volume of {volumes[0].shape} on {self._device}"), torch.inference_mode():
+        shapes = ", ".join(str(volumes[0].shape) for volumes in batch)
+        with self._code(), memory(f"volume of {shapes} on {self._device}"), torch.inference_mode():
             stage("preprocess")
-            item = _apply(self._preprocessing, self._feed(volumes))
+            items = [each for volumes in batch for each in self._prepare(volumes)]
             stage("infer")
-            if self._kind is Kind.DETECTION:
-                return self._detect(item, stage)
-            item = self._infer(item)
+            self._infer([item for item in items if item.error is None])
             stage("postprocess")
-            item = _apply(self._postprocessing, item)
-            return self._result(item, volumes[0])
+            for item in items:
+                self._attempt(self._back, item)
+            return [_joined([item for item in items if item.of is volumes]) for volumes in batch]
+
+    def _prepare(self, volumes: Sequence[Volume]) -> list[_Item]:
+        """What goes through the network by itself: a volume, or each frame of an image."""
+        several = self._planar and len(volumes[0].sources) > 1
+        items = [_Item(volumes, frames) for frames in (_frames(volumes) if several else [volumes])]
+        for item in items:
+            self._attempt(partial(self._preprocess, several=several), item)
+        return items
+
+    def _attempt(self, step: Callable[[_Item], None], item: _Item) -> None:
+        """Take a step, unless one failed before; what fails here fails for this item alone."""
+        if item.error is not None:
+            return
+        try:
+            with memory(f"volume of {item.volumes[0].shape} on {self._device}"):
+                step(item)
+        except Exception as error:  # noqa: BLE001  (given to whoever asked for this item)
+            item.error = error
+
+    def _preprocess(self, item: _Item, *, several: bool) -> None:
+        if len(item.volumes) != len(self._side.inputs):
+            raise Refused("too-few-series", f"{len(item.volumes)} series for {len(self._side.inputs)} inputs")
+        if several and self._kind is not Kind.SEGMENTATION:
+            frames = len(item.of[0].sources)
+            raise Refused("several-frames", f"the image has {frames} frames, and the model gives one answer for one")
+        item.content = _apply(self._preprocessing, self._feed(item.volumes))
+
+    def _back(self, item: _Item) -> None:
+        """From the network's output to the result on the grid of the first volume."""
+        if self._kind is Kind.DETECTION:
+            image = item.content[self._image_key]
+            found = _apply(self._postprocessing, item.content)
+            item.result = Boxes(found, np.asarray(image.affine, np.float64), self._postprocessing)
+        else:
+            item.result = self._result(_apply(self._postprocessing, item.content), item.volumes[0])
+
+    @property
+    def _flat(self) -> bool:
+        """Whether the network takes images of two dimensions."""
+        return self._planar or (self._data.spatial_dims == 2 and not isinstance(self._inferer, SliceInferer))
 
     def _feed(self, volumes: Sequence[Volume]) -> dict[str, Any]:
-        planar = self._data.spatial_dims == 2 and not isinstance(self._inferer, SliceInferer)
         options: dict[str, Any] = {
             "resample": self._side.resample,
             "axcodes": self._side.axcodes,
             "channel_first": self._channel_first,
-            "planar": planar,
+            "planar": self._flat,
         }
         if len(self._keys) == 1:
             return {self._keys[0]: image_of(volumes, **options)}
-        together = image_of(volumes, **{**options, "channel_first": False})
-        item: dict[str, Any] = {}
-        for n, key in enumerate(self._keys):
-            item[key] = image_of([volumes[0]], **options)
-            item[key].copy_(together[n] if item[key].shape == together[n].shape else together[n][None])
-        return item
+        first = volumes[0]
+        if not self._planar:  # images, as the views of a breast, share no grid
+            volumes = [first, *(moved(other, first, resample=self._side.resample) for other in volumes[1:])]
+        return {key: image_of([each], **options) for key, each in zip(self._keys, volumes, strict=True)}
 
     @property
     def _image_key(self) -> str:
@@ -174,21 +242,27 @@ class Engine:
     def _output_key(self) -> str:
         return self._side.output or self._data.output
 
-    def _infer(self, item: dict[str, Any]) -> dict[str, Any]:
-        """As MONAI's SupervisedEvaluator does: collate, infer, decollate."""
+    def _infer(self, items: Sequence[_Item]) -> None:
+        """As MONAI's SupervisedEvaluator does: collate, infer, decollate; those of one shape together."""
+        if self._kind is Kind.DETECTION:
+            for item in items:
+                self._attempt(self._detect, item)
+            return
         key = self._image_key
-        batch = list_data_collate([{key: item[key]}])[key]
-        prediction = self._runner(self._inferer, batch)
-        decollated: dict[str, Any] = decollate_batch({key: batch, self._output_key: prediction})[0]
-        return decollated
+        of_shape: dict[tuple[int, ...], list[_Item]] = {}
+        for item in items:
+            of_shape.setdefault(tuple(item.content[key].shape), []).append(item)
+        for alike in of_shape.values():
+            batch = list_data_collate([{key: item.content[key]} for item in alike])[key]
+            prediction = self._runner(self._inferer, batch)
+            decollated = decollate_batch({key: batch, self._output_key: prediction})
+            for item, content in zip(alike, decollated, strict=True):
+                item.content = content
 
-    def _detect(self, item: dict[str, Any], stage: Stage) -> Boxes:
-        image = item[self._image_key]
+    def _detect(self, item: _Item) -> None:
+        image = item.content[self._image_key]
         found = self._inferer([image.to(self._device)], self._runner.network)[0]
-        stage("postprocess")
-        affine = np.asarray(image.affine, np.float64)
-        found = _apply(self._postprocessing, {**found, self._image_key: image})
-        return Boxes(found, affine, self._postprocessing)
+        item.content = {**found, self._image_key: image}
 
     def _result(self, item: dict[str, Any], volume: Volume) -> NDArray[np.float32]:
         key = self._output_key

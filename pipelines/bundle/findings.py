@@ -13,12 +13,14 @@ from node.domain.finding import Code, Evaluation, Findings, Measurement, Region
 from node.domain.volume import Volume
 from pipelines.bundle.measure import Mask, measure
 from pipelines.bundle.metadata import DataFormat
-from pipelines.bundle.sidefile import Label, SideFile
+from pipelines.bundle.sidefile import Label, Measure, SideFile
 
 _SCHEME = "99AINODE"
 _GENERIC_SITE = Code("38866009", "SCT", "Body part")
 _CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 _PERCENT = Code("%", "UCUM", "Percent")
+_SOFT_TISSUE = 40.0, 400.0
+_NO_LENGTHS = "The image says no spacing: lengths and areas are not measured."
 _CLASS = Code("CLASS", _SCHEME, "Classification")
 # Neighbouring numbers get hues far apart: the golden ratio of the colour wheel.
 _HUE_STEP = 0.618034
@@ -123,7 +125,8 @@ def _masks(result: NDArray[np.float32], side: SideFile) -> Iterator[tuple[int, M
 
 
 def _region(label: Label, mask: Mask, volume: Volume, side: SideFile, *more: Measurement) -> Region:
-    wanted = side.measure if label.measure is None else label.measure
+    default = (Measure.VOLUME,) if len(volume.sources) > 1 and volume.in_patient else (Measure.AREA,)
+    wanted = next(each for each in (label.measure, side.measure, default) if each is not None)
     return Region(
         key=label.key,
         label=label.name,
@@ -155,7 +158,13 @@ def _findings(
         procedure=side.procedure,
         regions=tuple(regions),
         evaluations=tuple(evaluations),
-        window=side.window,
+        window=side.window or (_SOFT_TISSUE if volume.unit == "HU" else _most_of(volume)),
         title=side.title,
-        notes=(*side.notes, *notes),
+        notes=(*side.notes, *notes, *([] if volume.in_mm or not regions else [_NO_LENGTHS])),
     )
+
+
+def _most_of(volume: Volume) -> tuple[float, float]:
+    """Centre and width of a window over all but the extreme hundredths of the values."""
+    low, high = (float(value) for value in np.percentile(volume.voxels, (1, 99)))
+    return (low + high) / 2, max(high - low, 1.0)

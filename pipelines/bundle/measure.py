@@ -15,6 +15,9 @@ from node.domain.finding import Code, Measurement
 from node.domain.volume import Volume
 from pipelines.bundle.sidefile import Measure
 
+# What has no meaning in pixels.
+_LENGTHS = frozenset({Measure.VOLUME, Measure.AREA, Measure.DIAMETER})
+
 Mask = NDArray[np.bool_]
 
 _ML = Code("ml", "UCUM", "milliliter")
@@ -25,6 +28,9 @@ _ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
 _SIGNAL = Code("110852", "DCM", "MR signal intensity")
 _VOLUME = Code("118565006", "SCT", "Volume")
 _VOXEL_SUM = Code("126030", "DCM", "Sum of segmented voxel method for volume")
+_PIXEL_VALUE = Code("PIXELVALUE", "99AINODE", "Pixel value")
+_AREA = Code("42798000", "SCT", "Area")
+_MM2 = Code("mm2", "UCUM", "square millimeter")
 _DIAMETER = Code("103339001", "SCT", "Long axis")
 _COUNT = Code("COMPONENTS", "99AINODE", "Number of separate parts")
 
@@ -48,15 +54,17 @@ _STATISTICS: Mapping[Measure, _Statistic] = {
 
 
 def measure(wanted: tuple[Measure, ...], mask: Mask, volume: Volume) -> Iterator[Measurement]:
-    """Measure a region that has voxels.
+    """Measure a region that has voxels; nothing in mm where the image says no spacing.
 
     Args:
         mask: (slices, rows, columns), on the grid of ``volume``.
     """
     for name in wanted:
+        if name in _LENGTHS and not volume.in_mm:
+            continue
         if name in _STATISTICS:
             statistic = _STATISTICS[name]
-            concept = _ATTENUATION if volume.unit == "HU" else _SIGNAL
+            concept = _ATTENUATION if volume.unit == "HU" else _SIGNAL if volume.in_patient else _PIXEL_VALUE
             value = statistic.of(volume.voxels[mask])
             yield Measurement(
                 name.value, concept, value, _UNITS.get(volume.unit, _ONE), derivation=statistic.derivation
@@ -64,6 +72,9 @@ def measure(wanted: tuple[Measure, ...], mask: Mask, volume: Volume) -> Iterator
         elif name is Measure.VOLUME:
             ml = float(np.count_nonzero(mask)) * volume.voxel_ml
             yield Measurement(name.value, _VOLUME, ml, _ML, method=_VOXEL_SUM)
+        elif name is Measure.AREA:
+            _, down, along = volume.spacing
+            yield Measurement(name.value, _AREA, float(np.count_nonzero(mask)) * down * along, _MM2)
         elif name is Measure.COUNT:
             _, count = ndimage.label(mask, ndimage.generate_binary_structure(3, 3))
             yield Measurement(name.value, _COUNT, float(count), _ONE, digits=0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from node.domain.errors import InvalidModel, Refused, Unavailable
+from node.domain.errors import InvalidModel, Unavailable
 from node.domain.finding import Findings
 from node.domain.model import ModelVersion
 from node.domain.study import StudyContent
@@ -40,6 +41,7 @@ class BundlePipeline:
         self._side = read_side_file(directory)
         self._data = data_format(read_metadata(self._bundle))
         self._kind = self._side.kind or self._data.kind
+        self._planar = self._side.planar(self._data.spatial_dims)
         self._engine: Any = None
 
     @property
@@ -48,8 +50,8 @@ class BundlePipeline:
         return self._model
 
     def select(self, study: StudyContent) -> Selection:
-        """Choose the series that the side file asks for."""
-        return select(study, self._side.inputs)
+        """Choose the series, or the images, that the side file asks for."""
+        return select(study, self._side.inputs, planar=self._planar)
 
     def load(self, device: str) -> None:
         """Build the network on ``device`` and load its weights; does nothing when it is there already.
@@ -74,6 +76,7 @@ class BundlePipeline:
             self._data,
             runtime.device_of(device),
             kind=self._kind,
+            planar=self._planar,
             trust_code=self._trust_code,
         )
 
@@ -86,12 +89,34 @@ class BundlePipeline:
             OutOfMemory: the device or the host had too little.
             Unavailable: called before ``load``.
         """
+        (found,) = self.analyse_batch([(volume, *others)], stage)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def analyse_batch(self, batch: Sequence[Sequence[Volume]], stage: Stage) -> Sequence[Findings | Exception]:
+        """Run the bundle on several studies at once; one that fails fails alone.
+
+        Raises:
+            OutOfMemory: the device or the host had too little.
+            Unavailable: called before ``load``.
+        """
         if self._engine is None:
             raise Unavailable(f"model {self._model.name} was not loaded to a device before it was asked to analyse")
-        if len(others) + 1 != len(self._side.inputs):
-            raise Refused("too-few-series", f"{len(others) + 1} series for {len(self._side.inputs)} inputs")
-        result = self._engine.run((volume, *others), stage)
+        results = self._engine.run(batch, stage)
         stage("measure")
+        return [
+            result if isinstance(result, Exception) else self._said(result, volumes[0])
+            for result, volumes in zip(results, batch, strict=True)
+        ]
+
+    def _said(self, result: Any, volume: Volume) -> Findings | Exception:
+        try:
+            return self._findings(result, volume)
+        except Exception as error:  # noqa: BLE001  (given to whoever asked for this study)
+            return error
+
+    def _findings(self, result: Any, volume: Volume) -> Findings:
         match self._kind:
             case Kind.SEGMENTATION:
                 return findings.segmentation(result, volume, self._side, self._data)

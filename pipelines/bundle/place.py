@@ -8,6 +8,7 @@ interpolated, and a sheared grid (tilted gantry) stays sheared.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -52,7 +53,7 @@ def image_of(
         Refused: a series lies in another frame of reference, or on another grid and ``resample`` is not set.
     """
     first = volumes[0]
-    channels = [_columns_first(first), *(_on_grid(other, first, resample=resample) for other in volumes[1:])]
+    channels = [_reversed(moved(each, first, resample=resample).voxels) for each in volumes]
     image = MetaTensor(torch.from_numpy(np.stack(channels)), affine=torch.from_numpy(affine_ras(first)))
     if axcodes is not None:
         image = cast(MetaTensor, Orientation(axcodes=axcodes, labels=None)(image))
@@ -93,26 +94,28 @@ def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return one.shape == other.shape and bool(np.abs(one - other).max() <= _SAME_GRID * np.abs(other[:3, :3]).max())
 
 
-def _columns_first(volume: Volume) -> NDArray[np.float32]:
-    return np.ascontiguousarray(volume.voxels.transpose(2, 1, 0))
+def _reversed(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(voxels.transpose(2, 1, 0))
 
 
-def _on_grid(other: Volume, first: Volume, *, resample: bool) -> NDArray[np.float32]:
+def moved(other: Volume, first: Volume, *, resample: bool) -> Volume:
+    """``other`` on the grid of ``first``, where it may lie already. Raises as `image_of`."""
     if other.frame_of_reference_uid != first.frame_of_reference_uid:
         raise Refused(
             "frame-of-reference",
             f"series {other.series_uid} and {first.series_uid} lie in different frames of reference",
         )
     if other.shape == first.shape and _same(affine_ras(other), affine_ras(first)):
-        return _columns_first(other)
-    if not resample:
+        return other
+    if not (resample and other.in_patient and first.in_patient):
         raise Refused(
             "other-grid",
             f"series {other.series_uid} lies on another grid than {first.series_uid}, and the model is not set to "
             "resample (ainode.yaml: resample)",
         )
-    image = MetaTensor(torch.from_numpy(_columns_first(other))[None], affine=torch.from_numpy(affine_ras(other)))
-    return np.asarray(_resampled(image, first, "bilinear")[0], np.float32)
+    image = MetaTensor(torch.from_numpy(_reversed(other.voxels))[None], affine=torch.from_numpy(affine_ras(other)))
+    resampled = _reversed(np.asarray(_resampled(image, first, "bilinear")[0], np.float32))
+    return replace(first, voxels=resampled, series_uid=other.series_uid, unit=other.unit)
 
 
 def _resampled(image: torch.Tensor, volume: Volume, mode: str) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ _LAST = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A series by the header of one of its instances; a multi-frame instance counts its frames."""
+    """A series by the header of one of its instances, or an image by its own; a multi-frame one counts its frames."""
 
     content: SeriesContent
     header: Dataset
@@ -35,28 +35,29 @@ class _Candidate:
     def thickness_mm(self) -> float:
         return float(self.header.get("SliceThickness") or 0)
 
-    @property
-    def number(self) -> int:
-        number = self.header.get("SeriesNumber")
+    def number(self, keyword: str) -> int:
+        number = self.header.get(keyword)
         return _LAST if number is None else int(number)
 
 
-def select(study: StudyContent, rules: Sequence[SeriesRule]) -> Selection:
-    """Choose one series for each rule; no series is taken twice.
+def select(study: StudyContent, rules: Sequence[SeriesRule], *, planar: bool = False) -> Selection:
+    """Choose one series for each rule, or one image; none is taken twice.
 
-    Among several that fit, an original comes before a derived one, then the one of more slices, the thinner, the lower
-    SeriesNumber and the lower UID.
+    Among several that fit, an original comes before a derived one, then the series of more slices, the thinner, the
+    lower SeriesNumber and the lower UID. Of images, one for presentation comes before one for processing, then an
+    original, then the lower SeriesNumber, InstanceNumber and UID.
 
     Raises:
         Refused: a rule finds none; the reason names every series with what speaks against it.
     """
-    candidates = [_candidate(series) for series in study.series if series.instances]
+    candidates = [each for series in study.series if series.instances for each in _candidates(series, planar=planar)]
+    rank, what = (_image_rank, "image") if planar else (_rank, "series")
     chosen: list[_Candidate] = []
     reasons: dict[str, str] = {}
     for number, rule in enumerate(rules, start=1):
         fits: list[_Candidate] = []
         for candidate in candidates:
-            problem = _against(candidate, rule)
+            problem = _against(candidate, rule, planar=planar)
             if problem is None and candidate not in chosen:
                 fits.append(candidate)
             elif problem is not None:
@@ -64,44 +65,64 @@ def select(study: StudyContent, rules: Sequence[SeriesRule]) -> Selection:
         if not fits:
             told = "; ".join(f"series {uid}: {reason}" for uid, reason in sorted(reasons.items())) or "it has no series"
             which = f" for input {number} of {len(rules)}" if len(rules) > 1 else ""
-            raise Refused("no-suitable-series", f"no series{which}: {told}")
-        chosen.append(min(fits, key=_rank))
+            raise Refused("no-suitable-series", f"no {what}{which}: {told}")
+        chosen.append(min(fits, key=rank))
         for other in fits:
             if other is not chosen[-1]:
                 reasons.setdefault(other.content.series_uid, f"less suitable than {chosen[-1].content.series_uid}")
     taken = {candidate.content.series_uid for candidate in chosen}
     first, *more = chosen
+    images = f", of {len(candidates)} image(s) of the study" if planar else ""
     return Selection(
         series=first.content,
-        reason=", ".join(f"{c.text('Modality')} of {c.slices} slices" for c in chosen),
+        reason=", ".join(f"{c.text('Modality')} of {c.slices} {'frame' if planar else 'slice'}s" for c in chosen)
+        + images,
         not_taken=tuple(sorted((uid, reason) for uid, reason in reasons.items() if uid not in taken)),
         more=tuple(candidate.content for candidate in more),
+        planar=planar,
     )
 
 
-def _candidate(series: SeriesContent) -> _Candidate:
-    first = min(series.instances, key=lambda instance: instance.sop_instance_uid)
-    header = dcmread(first.path, stop_before_pixels=True)
-    return _Candidate(series, header, len(series.instances) * int(header.get("NumberOfFrames") or 1))
+def _candidates(series: SeriesContent, *, planar: bool) -> Iterator[_Candidate]:
+    ordered = sorted(series.instances, key=lambda instance: instance.sop_instance_uid)
+    for instance in ordered if planar else ordered[:1]:
+        header = dcmread(instance.path, stop_before_pixels=True)
+        content = SeriesContent(series.series_uid, (instance,)) if planar else series
+        yield _Candidate(content, header, len(content.instances) * int(header.get("NumberOfFrames") or 1))
 
 
 def _rank(candidate: _Candidate) -> tuple[bool, int, float, int, str]:
     derived = "DERIVED" in candidate.text("ImageType").upper()
-    return derived, -candidate.slices, candidate.thickness_mm, candidate.number, candidate.content.series_uid
+    number = candidate.number("SeriesNumber")
+    return derived, -candidate.slices, candidate.thickness_mm, number, candidate.content.series_uid
 
 
-def _against(candidate: _Candidate, rule: SeriesRule) -> str | None:
-    """What speaks against a series; None when nothing does."""
+def _image_rank(candidate: _Candidate) -> tuple[bool, bool, int, int, str]:
+    for_processing = "PROCESSING" in candidate.text("PresentationIntentType").upper()
+    derived = "DERIVED" in candidate.text("ImageType").upper()
+    numbers = candidate.number("SeriesNumber"), candidate.number("InstanceNumber")
+    return for_processing, derived, *numbers, candidate.content.instances[0].sop_instance_uid
+
+
+def _against(candidate: _Candidate, rule: SeriesRule, *, planar: bool) -> str | None:
+    """What speaks against a series, or an image; None when nothing does."""
     modality = candidate.text("Modality")
-    if modality != rule.modality:
-        return f"Modality is {modality or '(none)'}, not {rule.modality}"
+    if modality not in rule.modality:
+        return f"Modality is {modality or '(none)'}, not {' or '.join(rule.modality)}"
     if "LOCALIZER" in candidate.text("ImageType").upper():
         return "a localizer"
-    if candidate.slices < rule.min_slices:
+    if candidate.slices < rule.min_slices and not planar:
         return f"{candidate.slices} slices; at least {rule.min_slices} are needed"
     if rule.max_thickness_mm is not None and candidate.thickness_mm > rule.max_thickness_mm:
         return f"its slices are {candidate.thickness_mm:g} mm thick; at most {rule.max_thickness_mm:g} are wanted"
     return next((problem for check in _CHECKS if (problem := check(candidate, rule))), None)
+
+
+def _view(candidate: _Candidate, rule: SeriesRule) -> str | None:
+    view = candidate.text("ViewPosition")
+    if rule.view and not any(re.fullmatch(pattern, view, re.IGNORECASE) for pattern in rule.view):
+        return f"ViewPosition is {view or '(none)'}"
+    return None
 
 
 def _body_part(candidate: _Candidate, rule: SeriesRule) -> str | None:
@@ -139,6 +160,7 @@ def _orientation(candidate: _Candidate, rule: SeriesRule) -> str | None:
 
 
 _CHECKS: tuple[Callable[[_Candidate, SeriesRule], str | None], ...] = (
+    _view,
     _body_part,
     _description,
     _contrast,

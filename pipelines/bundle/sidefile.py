@@ -20,6 +20,7 @@ from node.domain.finding import Code
 from node.domain.model import Qualification
 
 SIDE_FILE = "ainode.yaml"
+_STACKS = frozenset({"CT", "MR", "PT"})
 _PROCEDURES = {code.value for code in dictionary.cid100.concepts.values()}
 
 
@@ -27,6 +28,7 @@ class Measure(StrEnum):
     """What can be measured of a region."""
 
     VOLUME = "volume_ml"
+    AREA = "area_mm2"
     MEAN = "mean"
     MAXIMUM = "max"
     MINIMUM = "min"
@@ -92,7 +94,8 @@ class SeriesRule(_Section):
     """Which series an input takes. Patterns are regular expressions, searched without regard to case.
 
     Args:
-        modality: Modality (0008,0060).
+        modality: Modality (0008,0060), any of these.
+        view: of an image, any of these in ViewPosition (0018,5101).
         body_part: any of these in BodyPartExamined, ProtocolName, SeriesDescription or StudyDescription; that a series
             has no BodyPartExamined is not held against it.
         description: any of these in SeriesDescription, ProtocolName, SequenceName or ScanningSequence.
@@ -101,7 +104,8 @@ class SeriesRule(_Section):
         orientation: of the slices, within 45°.
     """
 
-    modality: str
+    modality: Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+    view: Patterns = ()
     body_part: Patterns = ()
     description: Patterns = ()
     exclude: Patterns = ()
@@ -144,7 +148,9 @@ class SideFile(_Section):
     """The whole file.
 
     Args:
-        inputs: one series for each channel of the image, or for each image key, in order.
+        dimensions: 2 for a model of images, each read by itself; 3 for a model of volumes. Without it, 2 where the
+            bundle says so and its inputs are no CT, MR or PT.
+        inputs: one series (or image) for each channel of the image, or for each image key, in order.
         resample: bring the second and further series onto the grid of the first; else other grids are refused.
         axcodes: orientation to bring the image to before the bundle's own transforms, for bundles that were trained so
             and do not say it, for instance LPS.
@@ -153,6 +159,8 @@ class SideFile(_Section):
         min_score: boxes below it are left out.
         unlisted: what becomes of outputs that `metadata.json` names and ``labels`` does not.
         overrides: keys of the configuration with other values, as ``monai.bundle run`` takes them.
+        measure: of labels that do not say it; by default the volume, or of an image the area.
+        window: centre and width of pictures; by default soft tissue for CT, else all but the extremes.
         precision: of the network on a GPU: autocast to bf16 or fp16. The CPU always computes in fp32.
         compile: the network by ``torch.compile``.
     """
@@ -161,7 +169,8 @@ class SideFile(_Section):
     title: Annotated[str, Field(min_length=1, max_length=64)]
     qualification: Qualification = Qualification.RESEARCH
     procedure: Annotated[CodeField, AfterValidator(_procedure)]
-    window: tuple[float, Annotated[float, Field(gt=0)]] = (40.0, 400.0)
+    window: tuple[float, Annotated[float, Field(gt=0)]] | None = None
+    dimensions: Literal[2, 3] | None = None
     inputs: Annotated[tuple[SeriesRule, ...], Field(min_length=1)]
     resample: bool = False
     axcodes: Annotated[str, AfterValidator(_axcodes)] | None = None
@@ -171,12 +180,17 @@ class SideFile(_Section):
     labels: Annotated[tuple[Label, ...], Field(min_length=1)]
     ignore: tuple[int, ...] = (0,)
     unlisted: Literal["refuse", "generic", "ignore"] = "refuse"
-    measure: tuple[Measure, ...] = (Measure.VOLUME,)
+    measure: tuple[Measure, ...] | None = None
     question: CodeField | None = None
     overrides: dict[str, Any] = {}
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     notes: tuple[str, ...] = ()
+
+    def planar(self, spatial_dims: int) -> bool:
+        """Whether the model wants images; ``spatial_dims`` are those that the bundle says."""
+        stacked = any(modality in _STACKS for rule in self.inputs for modality in rule.modality)
+        return self.dimensions == 2 if self.dimensions is not None else spatial_dims == 2 and not stacked
 
     @model_validator(mode="after")
     def _labels_agree(self) -> SideFile:

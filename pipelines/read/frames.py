@@ -81,7 +81,7 @@ def frames_of(header: Header) -> list[Frame]:
     sop_class = header.text("SOPClassUID")
     modality = SINGLE_FRAME.get(sop_class) or MULTI_FRAME.get(sop_class)
     if modality is None:
-        raise Refused("not-ct", f"{name} is no CT, MR or PET image but {_class_name(sop_class)}")
+        raise Refused("not-ct", f"{name} is no CT, MR or PET image but {class_name(sop_class)}")
     samples, interpretation = header.text("SamplesPerPixel"), header.text("PhotometricInterpretation")
     # MONOCHROME1 and 2 differ in how they are shown, not in what the values mean.
     if samples != "1" or not interpretation.startswith("MONO"):
@@ -105,17 +105,17 @@ def frames_of(header: Header) -> list[Frame]:
 
 
 def _frame(header: Header, values: Mapping[str, Values], number: int | None, modality: str, name: str) -> Frame:
-    look = _Elements(values, name)
-    slope, intercept, unit = _rescale(header, look, modality, name)
-    whole = _Elements(header.elements, name)
+    look = Elements(values, name)
+    slope, intercept, unit = rescale_of(header, look, modality, name)
+    whole = Elements(header.elements, name)
     return Frame(
         source=SliceSource(whole.required("SOPInstanceUID"), whole.required("SOPClassUID"), number),
         series_uid=whole.required("SeriesInstanceUID"),
         frame_of_reference_uid=whole.required("FrameOfReferenceUID"),
         shape=(int(whole.numbers("Rows", 1)[0]), int(whole.numbers("Columns", 1)[0])),
         position=look.numbers("ImagePositionPatient", 3),
-        cosines=_cosines(look.numbers("ImageOrientationPatient", 6), name),
-        pixel_spacing=_spacing(look.numbers("PixelSpacing", 2), name),
+        cosines=cosines_of(look.numbers("ImageOrientationPatient", 6), name),
+        pixel_spacing=spacing_of(look.numbers("PixelSpacing", 2), name),
         slope=slope,
         intercept=intercept,
         unit=unit,
@@ -123,7 +123,7 @@ def _frame(header: Header, values: Mapping[str, Values], number: int | None, mod
     )
 
 
-def _rescale(header: Header, look: _Elements, modality: str, name: str) -> tuple[float, float, str]:
+def rescale_of(header: Header, look: Elements, modality: str, name: str) -> tuple[float, float, str]:
     """Slope, intercept and unit (PS3.3 C.11.1). MR may go without: its numbers have no unit."""
     if "ModalityLUTSequence" in header.elements:
         raise Refused("modality-lut", f"{name} has a ModalityLUTSequence; linear rescale is read")
@@ -143,7 +143,7 @@ def _rescale(header: Header, look: _Elements, modality: str, name: str) -> tuple
     return slope, intercept, _UCUM.get(stated, "1") if modality == _PET else "1"
 
 
-class _Elements:
+class Elements:
     """Looks an element up in what describes a frame, and names what is wrong with it."""
 
     def __init__(self, values: Mapping[str, Values], name: str) -> None:
@@ -170,7 +170,7 @@ class _Elements:
         return numbers
 
 
-def _cosines(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def cosines_of(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     cosines = values.reshape(2, 3)
     lengths = np.linalg.norm(cosines, axis=1)
     # Decimal strings of 16 bytes hold more digits than this, but some writers round to four.
@@ -179,13 +179,13 @@ def _cosines(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
     return np.asarray(cosines / lengths[:, None])
 
 
-def _spacing(values: NDArray[np.float64], name: str) -> tuple[float, float]:
+def spacing_of(values: NDArray[np.float64], name: str, keyword: str = "PixelSpacing") -> tuple[float, float]:
     if values.min() <= 0:
-        raise Refused("missing-geometry", f"{name}: PixelSpacing is not positive")
+        raise Refused("missing-geometry", f"{name}: {keyword} is not positive")
     return float(values[0]), float(values[1])
 
 
-def _class_name(sop_class_uid: str) -> str:
+def class_name(sop_class_uid: str) -> str:
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 

@@ -13,7 +13,8 @@ from node.domain.study import InstanceFile
 
 Values = tuple[str | int, ...]
 
-# Those that say something about a frame's voxels or the choice of a series (PS3.3 C.7.6.16.2, C.8.13.5, C.8.15.3).
+# Those that say something about a frame's voxels or the choice of a series (PS3.3 C.7.6.16.2, C.8.13.5, C.8.15.3,
+# C.8.19.6.4).
 _MACROS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
@@ -23,9 +24,10 @@ _MACROS = (
     "CTReconstructionSequence",
     "MRImageFrameTypeSequence",
     "PETFrameTypeSequence",
+    "FramePixelDataPropertiesSequence",
 )
 # What pydicom raises for values that it cannot convert, which it does on first access.
-_UNREADABLE = (ValueError, TypeError, NotImplementedError, EOFError, BytesLengthException, InvalidDicomError)
+UNREADABLE = (ValueError, TypeError, NotImplementedError, EOFError, BytesLengthException, InvalidDicomError)
 
 
 def functional_groups(file: InstanceFile, keywords: Collection[str]) -> tuple[Mapping[str, Values], ...]:
@@ -40,7 +42,7 @@ def functional_groups(file: InstanceFile, keywords: Collection[str]) -> tuple[Ma
         shared, per_frame = (dataset.get(tag) or [] for tag in tags)
         common = _macros(shared[0], keywords) if shared else {}
         return tuple(_flat(common | _macros(frame, keywords)) for frame in per_frame)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         name = f"instance {file.sop_instance_uid}"
         raise Refused("missing-geometry", f"{name}: the functional groups cannot be read: {error}") from error
 

@@ -11,7 +11,7 @@ import os
 import struct
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node.domain.encoded import Encoded, Encoding, Malformed, Truncated, elements, encoding_of
 from node.domain.errors import InvalidInstance, Refused
@@ -32,13 +32,19 @@ _TEXT = {
     0x00080016: "SOPClassUID",
     0x00080018: "SOPInstanceUID",
     0x00080060: "Modality",
+    0x00080068: "PresentationIntentType",
     0x00180010: "ContrastBolusAgent",
     0x00180012: "ContrastBolusAgentSequence",
     0x00180015: "BodyPartExamined",
     0x00180050: "SliceThickness",
+    0x00181164: "ImagerPixelSpacing",
     0x00181210: "ConvolutionKernel",
+    0x00182010: "NominalScannedPixelSpacing",
+    0x00185101: "ViewPosition",
     0x0020000E: "SeriesInstanceUID",
     0x00200011: "SeriesNumber",
+    0x00200013: "InstanceNumber",
+    0x00200020: "PatientOrientation",
     0x00200032: "ImagePositionPatient",
     0x00200037: "ImageOrientationPatient",
     0x00200052: "FrameOfReferenceUID",
@@ -46,6 +52,7 @@ _TEXT = {
     0x00280004: "PhotometricInterpretation",
     0x00280008: "NumberOfFrames",
     0x00280030: "PixelSpacing",
+    0x00280034: "PixelAspectRatio",
     0x00281052: "RescaleIntercept",
     0x00281053: "RescaleSlope",
     0x00281054: "RescaleType",
@@ -118,6 +125,20 @@ class Header:
         """The values of an element of VR US, or SS read as US."""
         return tuple(value for value in self.elements.get(keyword, ()) if isinstance(value, int))
 
+    @property
+    def frames(self) -> int:
+        """How many frames it says to hold: as many as functional groups, else NumberOfFrames.
+
+        Raises:
+            Refused: NumberOfFrames is no number.
+        """
+        return len(self.groups) or (self.number("NumberOfFrames") if self.elements.get("NumberOfFrames") else 1)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several frames may share its file."""
+        return bool(self.groups) or self.frames > 1
+
     def number(self, keyword: str) -> int:
         """The first value as an integer.
 
@@ -164,7 +185,7 @@ class Header:
         Raises:
             Refused: there are no pixels, not enough of them, or the frames cannot be told apart.
         """
-        frames = len(self.groups) or 1
+        frames = self.frames
         if self.pixel_data is None:
             raise Refused("no-pixel-data", f"{self.name} has no PixelData")
         pixel = self.image_pixel()
@@ -258,8 +279,8 @@ def _parse(file: InstanceFile, head_length: int, syntax: str, data: Encoded) -> 
                 break
     except Malformed as fault:
         raise _refusal(file, syntax, fault) from fault
-    shared = data if isinstance(data, bytes) and groups else None
-    return Header(file, head_length, syntax, found, groups, pixel_data, fragments, shared)
+    header = Header(file, head_length, syntax, found, groups, pixel_data, fragments, None)
+    return replace(header, inflated=data) if isinstance(data, bytes) and header.shared else header
 
 
 def _refusal(file: InstanceFile, syntax: str, fault: Malformed) -> Refused:

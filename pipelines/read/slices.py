@@ -28,7 +28,8 @@ class Slice:
     digest of a file that is read whole is checked with it; that of one which holds several frames (``shares_file``) has
     to be checked apart, once. ``padding`` are the lowest and the highest stored value that are no measurement, and
     ``padding_as`` what they become, in the unit of the others. ``inflated`` is the data set of a deflated file with
-    several frames.
+    several frames. ``padding_as`` None makes padding as dark as the darkest measurement. A Modality LUT, ``lut``, is
+    taken instead of slope and intercept: the stored value of its first entry, and all entries.
     """
 
     source: SliceSource
@@ -40,8 +41,9 @@ class Slice:
     slope: float
     intercept: float
     padding: tuple[int, int] | None
-    padding_as: float
+    padding_as: float | None
     inflated: bytes | None = None
+    lut: tuple[int, NDArray[np.float32]] | None = None
 
     def fill(self, out: NDArray[np.float32]) -> None:
         """Read, decode and rescale into ``out`` (rows, columns).
@@ -54,11 +56,16 @@ class Slice:
             stored = stored_values(self._frame(), self.pixel)
         except Refused as refusal:
             raise Refused(refusal.code, f"{self._name()}: {refusal.reason}") from refusal
-        rescale(stored, self.slope, self.intercept, out)
+        if self.lut is None:
+            rescale(stored, self.slope, self.intercept, out)
+        else:
+            first, table = self.lut
+            np.take(table, stored.astype(np.int64) - first, out=out, mode="clip")
         if self.padding is not None:
             outside = _padded(stored, *self.padding)
             if outside.any():
-                out[outside] = self.padding_as
+                darkest = 0.0 if outside.all() else float(out[~outside].min())
+                out[outside] = darkest if self.padding_as is None else self.padding_as
 
     def _frame(self) -> bytes | memoryview:
         if self.inflated is not None:

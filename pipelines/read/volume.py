@@ -55,7 +55,7 @@ def _slices(found: StackedSeries) -> tuple[list[Slice], list[Callable[[], None]]
     for frame in found.stack.frames:
         uid = frame.source.sop_instance_uid
         slices.append(slice_of(headers[uid], frame, spans[uid][frame.index]))
-    shared: list[InstanceFile] = [header.file for header in found.headers if header.groups]
+    shared: list[InstanceFile] = [header.file for header in found.headers if header.shared]
     return slices, [partial(check, file) for file in shared]
 
 
@@ -67,7 +67,7 @@ def slice_of(header: Header, frame: Frame, spans: tuple[Span, ...]) -> Slice:
         source=frame.source,
         file=header.file,
         head_length=header.head_length,
-        shares_file=bool(header.groups),
+        shares_file=header.shared,
         spans=spans,
         pixel=pixel,
         slope=frame.slope,

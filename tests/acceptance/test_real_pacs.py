@@ -61,7 +61,7 @@ def returned(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_report_segmentation_and_overlay_are_in_the_pacs_once(returned: Round) -> None:
-    assert modalities(returned.results) == {"SR": 1, "SEG": 1, "OT": SLICES}
+    assert modalities(returned.results) == {"SR": 1, "SEG": 1, "OT": SLICES + 1}
 
 
 def test_the_measures_are_plausible_for_this_patient(returned: Round) -> None:
@@ -98,7 +98,8 @@ def test_ohif_shows_the_report_the_segments_and_the_overlay(returned: Round, tmp
     assert seen["errors"] == []
     shown = {d["modality"]: d for d in seen["displaySets"]}
     assert not any(d["unsupported"] for d in seen["displaySets"])
-    assert shown["OT"]["images"] == shown["CT"]["images"] == SLICES
+    assert shown["CT"]["images"] == SLICES
+    assert shown["OT"]["images"] == SLICES + 1  # the summary is first
     assert seen["report"]["measurements"]
     assert all(m["loaded"] for m in seen["report"]["measurements"])
     assert {"Left lung", "Right lung", "Low attenuation (below -950 HU)"} <= set(seen["segments"])

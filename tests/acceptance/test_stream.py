@@ -100,7 +100,9 @@ def test_what_one_study_does_harms_no_other(start: Start, pacs: Sink, tmp_path: 
     assert f"ran longer than {TIMEOUT} s" in reasons[Fate.HANGS]
     assert f"ran longer than {TIMEOUT} s" in reasons[Fate.HANGS_READING]
     assert "OutOfMemory" in reasons[Fate.MEMORY]
-    eventually(lambda: len(pacs.stored) == (HEALTHY + 1) * 14, "SEG, SR and 12 overlays of each are delivered")
+    eventually(
+        lambda: len(pacs.stored) == (HEALTHY + 1) * 15, "SEG, SR, a summary and 12 overlays of each are delivered"
+    )
     assert set(pacs.stored.values()) == {1}
 
 

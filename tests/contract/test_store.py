@@ -104,6 +104,61 @@ def test_what_goes_in_comes_out(database: Database) -> None:
         assert tx.journal.decisions(study_uid="1.2.3") == [decision]
 
 
+def test_corrections_are_found_by_instance_and_by_revision(database: Database) -> None:
+    def corrected(uid: str, revision: int, at: int) -> Aside:
+        path = f"aside/correction/{uid}-{at}.dcm"
+        when = NOW + timedelta(seconds=at)
+        return Aside(AsideReason.CORRECTION, "PatientID", path, when, "PACS", uid, "1.2.3", "e" * 64, None, revision)
+
+    first, second, other = corrected("1.9", 2, 5), corrected("1.9", 3, 9), corrected("1.8", 2, 7)
+    with database.write() as tx:
+        for aside in (second, first, other, replace(first, reason=AsideReason.CONFLICT, path="aside/conflict/x.dcm")):
+            assert tx.instances.add_aside(aside)
+    with database.read() as tx:
+        latest = tx.instances.correction_of("1.9")
+        assert latest is not None
+        assert replace(latest, id=None) == second
+        assert tx.instances.correction_of("1.7") is None
+        up_to = {n: tx.instances.corrections("1.2.3", up_to_revision=n) for n in (1, 2, 3)}
+    assert {n: [replace(a, id=None) for a in found] for n, found in up_to.items()} == {
+        1: [], 2: [first, other], 3: [first, other, second]
+    }  # fmt: skip
+
+
+def test_what_a_peer_has_of_the_job_before(database: Database) -> None:
+    def at(seconds: int) -> datetime:
+        return NOW + timedelta(seconds=seconds)
+
+    dead, sent = DeliveryState.DEAD, DeliveryState.COMMITTED
+    with database.write() as tx:
+        for number, job_id in enumerate(("j1", "j2", "j3")):
+            tx.jobs.add(job(job_id, created_at=at(number)))
+        tx.jobs.add(job("other", created_at=NOW, route="head"))
+        owed = {"1.1": "j1", "1.2": "j1", "1.3": "j2", "1.4": "j2", "1.5": "other", "1.6": "j3"}
+        tx.instances.add(instance(uid, origin=Origin.RESULT, job_id=job_id) for uid, job_id in owed.items())
+        tx.deliveries.add(
+            [
+                delivery("1.2", job_id="j1", position=1, state=sent),
+                delivery("1.1", job_id="j1", position=0),
+                delivery("1.2", job_id="j1", position=0, peer="VIEWER"),
+                delivery("1.3", job_id="j2", state=dead),
+                delivery("1.4", job_id="j2", peer="VIEWER", state=dead),
+                delivery("1.5", job_id="other", state=sent),
+                delivery("1.6", job_id="j3"),
+            ]
+        )
+    with database.read() as tx:
+        before = {name: tx.instances.results_before(job(name, created_at=at(n))) for n, name in enumerate(("j1", "j2"))}
+        later = tx.instances.results_before(job("j4", created_at=at(9)))
+    assert {p: [r.sop_instance_uid for r in found] for p, found in before["j2"].items()} == {
+        "PACS": ["1.1", "1.2"], "VIEWER": ["1.2"]
+    }  # fmt: skip
+    assert {p: [r.sop_instance_uid for r in found] for p, found in later.items()} == {
+        "PACS": ["1.6"],
+        "VIEWER": ["1.2"],
+    }
+
+
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError, match="half-way"), database.write() as tx:
         tx.studies.add(study())

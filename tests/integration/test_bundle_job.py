@@ -15,7 +15,7 @@ from node.domain.study import StudyContent
 from node.services.run_job import run_job
 from pipelines.bundle import open_version
 from pipelines.phantom import SeriesOptions
-from pipelines.read.volume import read_volume
+from pipelines.read.selected import read
 from tests.builders import study_of, tiny_phantom, tiny_series
 from tests.builders_results import PROVENANCE
 from tests.bundles import SIDE, dice, segmentation_config, write_version
@@ -32,7 +32,7 @@ def _run(directory: Path, study: StudyContent, out: Path) -> tuple[JobOutput, An
     out.mkdir()
     pipeline = open_version(directory, trust_code=False)
     provenance = replace(PROVENANCE, model=pipeline.model)
-    return run_job(JobInput(provenance, study, "cpu", out), pipeline, read_volume)
+    return run_job(JobInput(provenance, study, "cpu", out), pipeline, read)
 
 
 def _config() -> dict[str, Any]:

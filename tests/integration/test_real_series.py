@@ -14,6 +14,7 @@ from node.domain.errors import Refused
 from pipelines.lung_density_ct.pipeline import LungDensityCT
 from pipelines.read.frames import frames_of
 from pipelines.read.header import read_header
+from pipelines.read.images import read_images
 from pipelines.read.select import summarise
 from pipelines.read.volume import read_volume, slice_of
 from tests.builders import instance_file, series_of, study_of
@@ -130,3 +131,25 @@ def test_a_series_without_sop_uids_is_refused(shared_data: Path) -> None:
     paths = sorted((shared_data / "ct-abdomen" / "totalsegmentator" / "example_ct_dicom").iterdir())
     with pytest.raises(Refused, match="without SOPClassUID"):
         LungDensityCT().select(study_of(paths))
+
+
+def test_a_radiograph_and_the_same_as_monochrome1(shared_data: Path) -> None:
+    folder = shared_data / "cxr" / "torchxrayvision-tests"
+    plain, inverted = (
+        read_images(series_of([folder / name]))[0]
+        for name in ("1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm", "Fake_MONOHR1.dcm")
+    )
+    assert plain.shape == (1, 1024, 1024)
+    assert np.array_equal(inverted.voxels, 255 - plain.voxels)
+    assert plain.spacing[1:] == pytest.approx((0.168, 0.168))
+    assert not plain.in_patient
+
+
+def test_an_angiogram_of_96_frames(shared_data: Path) -> None:
+    path = shared_data / "xa" / "jpeg_baseline_8bit.dcm"
+    (run,) = read_images(series_of([path]))
+    assert run.shape == (96, 512, 512)
+    assert not run.in_mm
+    decoded = dcmread(path).pixel_array
+    # Decoders of lossy JPEG may round differently by one.
+    assert np.abs(run.voxels[::19] - decoded[::19]).max() <= 1

@@ -243,7 +243,7 @@ def test_hand_made_objects(node: Node, tmp_path: Path, sent: Incoming, status: i
 @pytest.mark.peer
 def test_twice_the_same_is_stored_once_and_other_bytes_lie_aside(node: Node, tmp_path: Path) -> None:
     first = objects.write(tmp_path / "1.dcm", objects.incoming())
-    other = objects.write(tmp_path / "2.dcm", objects.incoming(PatientID="P2"))
+    other = objects.write(tmp_path / "2.dcm", objects.incoming(SliceThickness="3"))
     for path in (first, first, other, other):
         assert "Received Store Response (Success)" in dcmtk("storescu", node, path).stderr
     assert node.digests() == [digest_of(first)]

@@ -172,6 +172,34 @@ def test_several_series_become_channels_and_several_channels_regions(tmp_path: P
     assert other.measurements[2].value == 1
 
 
+def test_several_image_keys_take_a_series_each(tmp_path: Path) -> None:
+    """As the zoo's prostate and tumour bundles may have it: a key for each contrast, joined by a transform."""
+    config = _multichannel_config(2)
+    load, scale = config["preprocessing"]["transforms"]
+    keys = ["t1", "t2"]
+    first, *rest = segmentation_config()["preprocessing"]["transforms"][1:3]
+    joined = {"_target_": "ConcatItemsd", "keys": keys, "name": "image", "dim": 0}
+    steps = [step | {"keys": keys} for step in (load, first, *rest, scale)]
+    config["preprocessing"]["transforms"] = [*steps, joined]
+    weight = torch.zeros(2, 2, 1, 1, 1)
+    weight[0, :, 0, 0, 0] = 20.0
+    weight[1, 1, 0, 0, 0] = 20.0
+    inputs = [{"modality": "MR", "description": contrast} for contrast in keys]
+    directory = write_version(
+        tmp_path / "version",
+        config,
+        side=SIDE | {"inputs": inputs, "labels": _TWO_CHANNELS, "ignore": []},
+        described=metadata({"0": "either", "1": "second"}, channels=2, modality="MR"),
+        weights={"weight": weight, "bias": torch.tensor([-10.0, -10.0])},
+    )
+    one, mask = volume("oblique")
+    moved = np.roll(mask, 6, axis=1)
+    two = replace(one, voxels=np.where(moved, 9.0, 1.0).astype(np.float32), series_uid="1.2.4")
+    either, other = run(directory, one, two).regions
+    assert dice(either.mask, mask | moved) == 1.0
+    assert dice(other.mask, moved) == 1.0
+
+
 def test_a_series_on_another_grid_is_resampled_where_the_side_file_says_so(tmp_path: Path) -> None:
     first, mask = volume("axial")
     other, _ = volume("coronal")

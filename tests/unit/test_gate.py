@@ -17,7 +17,7 @@ from node.services.from_disk import study_of_files
 from node.services.gate import release_trial
 from node.services.rollout import Rollouts
 from node.services.run_job import run_job
-from pipelines.read.volume import read_volume
+from pipelines.read.selected import read
 from tests.builders_results import PROVENANCE
 from tests.house import MODEL
 from tests.threshold_kind import Threshold
@@ -41,7 +41,7 @@ def golden(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
     study = study_of_files((folder / "input").iterdir(), folder)
     pipeline = Threshold(PROVENANCE.model, {"below": -500.0})
-    output, _ = run_job(JobInput(PROVENANCE, study, "cpu", tmp_path / "out"), pipeline, read_volume)
+    output, _ = run_job(JobInput(PROVENANCE, study, "cpu", tmp_path / "out"), pipeline, read)
     assert output.findings["regions"]["low"]["measurements"]["volume_ml"]["value"] > 0
     (folder / "expected.json").write_text(json.dumps({"outcome": "succeeded", "findings": dict(output.findings)}))
     return folder

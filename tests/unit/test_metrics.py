@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from node.domain.circuit import Circuit, CircuitState
 from node.domain.instance import Answer
-from tests.admin import TOKEN, AdminHouse, serving
+from node.domain.peer import Verify
+from node.observe.metrics import Metrics
+from tests.admin import DONE, TOKEN, AdminHouse, serving
+from tests.house import PACS, everything, succeed
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -42,6 +47,27 @@ def test_gauges_show_what_the_store_holds(house: AdminHouse) -> None:
     assert value(house, "ainode_aside_objects") == 1
     assert value(house, "ainode_free_bytes") == 5_000_000_000
     assert value(house, "ainode_build_info", version="0.1.0") == 1
+
+
+def test_what_waits_to_be_verified_is_counted_where_it_is_verified(house: AdminHouse) -> None:
+    peer = house.peers[1] = replace(PACS, verify=Verify.COMMITMENT)
+    house.metrics = Metrics("0.1.0", house.peers, house.queries.snapshot)
+    assert value(house, "ainode_deliveries_unverified", peer="PACS") == 0
+    house.job_of(DONE)
+    house.worker(succeed).work()
+    everything(house.outbox(peer=peer))
+    house.clock.tick(90)
+    assert value(house, "ainode_deliveries_unverified", peer="PACS") == 3
+    assert value(house, "ainode_delivery_oldest_unverified_seconds", peer="PACS") == 90
+    assert value(house, "ainode_deliveries_unverified", peer="CT1") is None
+
+
+def test_a_peer_that_is_down_is_zero(house: AdminHouse) -> None:
+    assert value(house, "ainode_peer_up", peer="PACS") == 1
+    with house.database.write() as tx:
+        tx.circuits.put(Circuit("PACS", CircuitState.OPEN, house.clock.now(), 1, house.clock.now(), "refused"))
+    assert value(house, "ainode_peer_up", peer="PACS") == 0
+    assert value(house, "ainode_peer_up", peer="CT1") is None
 
 
 def test_a_state_without_anything_in_it_is_zero_and_not_absent(house: AdminHouse) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,8 @@ from tests import objects
 from tests.fakes import FakeClock
 
 SENT = objects.incoming()
-OTHER = objects.incoming(PatientID="P2")
+OTHER = objects.incoming(SliceThickness="3")
+CORRECTED = objects.incoming(PatientID="P2", peer="PACS")
 
 
 class Node:
@@ -32,8 +34,10 @@ class Node:
         self.clock = FakeClock()
         self.restart()
 
-    def restart(self) -> None:
-        self.receive = Receive(self.files, self.rows.get, self.is_result_series, self.told.append, self.clock)
+    def restart(self, corrected: Callable[[str], Aside | None] = lambda uid: None) -> None:
+        self.receive = Receive(
+            self.files, self.rows.get, self.is_result_series, self.told.append, self.clock, corrected=corrected
+        )
 
     def is_result_series(self, series_uid: str) -> bool:
         return any(row.series_uid == series_uid for row in self.rows.values() if row.origin is Origin.RESULT)
@@ -113,6 +117,51 @@ def test_the_same_uid_with_other_bytes_is_kept_aside(node: Node, indexed: bool) 
     assert aside.reason is AsideReason.CONFLICT
     assert aside.sop_instance_uid == "1.2.3.4"
     assert node.files.absolute(aside.path).read_bytes().endswith(OTHER.dataset)
+
+
+def test_another_patient_in_the_header_is_a_correction(node: Node) -> None:
+    node.receive.store(SENT)
+    first = node.files.absolute("instances/1.2.3/1.2.3.1/1.2.3.4.dcm").read_bytes()
+    node.index()
+    assert node.receive.store(CORRECTED) == Answer(0, study_uid="1.2.3")
+    aside = only_aside(node)
+    assert (aside.reason, aside.sop_instance_uid, aside.study_uid) == (AsideReason.CORRECTION, "1.2.3.4", "1.2.3")
+    assert aside.detail.startswith("PatientID: ")
+    assert "P2" not in aside.detail
+    assert node.files.absolute("instances/1.2.3/1.2.3.1/1.2.3.4.dcm").read_bytes() == first
+    assert node.files.absolute(aside.path).read_bytes().endswith(CORRECTED.dataset)
+    assert read_aside(node.files, aside.path) == aside
+
+
+def test_what_is_believed_already_is_kept_once_and_taken_back_by_who_said_it(node: Node) -> None:
+    node.receive.store(SENT)
+    node.index()
+    node.receive.store(CORRECTED)
+    (first,) = node.asides
+    node.restart(corrected=lambda uid: first)
+    assert node.receive.store(CORRECTED) == Answer(0)
+    assert node.receive.store(SENT) == Answer(0)  # the scanner, which knows nothing of the correction
+    assert node.asides == [first]
+    node.clock.tick(60)
+    assert node.receive.store(replace(SENT, peer="PACS")) == Answer(0)
+    _, back = node.asides
+    assert (back.reason, back.digest) == (AsideReason.CORRECTION, node.rows["1.2.3.4"].digest)
+    assert "taken back" in back.detail
+    assert len(list(node.files.all_asides())) == 2
+
+
+def test_an_identity_that_is_written_another_way_is_taken_back_too(node: Node) -> None:
+    node.receive.store(SENT)
+    node.index()
+    again = objects.incoming(objects.IMPLICIT, peer="PACS")
+    node.receive.store(again)
+    assert [aside.reason for aside in node.asides] == [AsideReason.CONFLICT]
+    node.told.clear()
+    node.receive.store(CORRECTED)
+    (first,) = node.asides
+    node.restart(corrected=lambda uid: first)
+    node.receive.store(again)
+    assert [aside.reason for aside in node.asides] == [AsideReason.CORRECTION] * 2
 
 
 def test_a_conflict_is_seen_after_a_restart_without_rows(node: Node) -> None:
@@ -232,7 +281,7 @@ def test_a_fault_of_the_node_is_answered_and_logged_without_patient_data(
 
 def test_many_at_once_of_one_name(node: Node) -> None:
     """Whoever is first, one version stands, and every other one lies aside once."""
-    versions = [objects.incoming(PatientID=f"P{n % 3}") for n in range(12)]
+    versions = [objects.incoming(SliceThickness=f"{n % 3}") for n in range(12)]
     start = threading.Barrier(len(versions))
     answers: list[Answer] = []
 

@@ -15,7 +15,7 @@ from dicom_sr.check import check
 from dicom_sr.check_content import concept, content, groups
 from tests import builders_results as build
 
-SEG, SC, SR = 0, 1, -1
+SEG, SC, SR = 0, 2, -1
 Fault = Callable[[Dataset], None]
 
 
@@ -195,7 +195,7 @@ def test_a_file_that_is_no_dicom_and_a_set_without_report_are_found(case: build.
     files = case.written(tmp_path)
     files[SR].path.write_text("not DICOM")
     problems = check([file.path for file in files], case.headers)
-    assert problems[0].startswith("file readable: 0013.dcm")
+    assert problems[0].startswith("file readable: 0014.dcm")
     assert "set order: the last object is not an SR" in problems
 
 
@@ -206,7 +206,7 @@ def test_the_same_fault_of_many_objects_is_said_once(case: build.Case, tmp_path:
         capture.BurnedInAnnotation = "NO"
         capture.save_as(file.path)
     problems = check([file.path for file in files], case.headers)
-    assert problems == [f"SC image: BurnedInAnnotation is NO, not YES ({build.SLICES} times)"]
+    assert problems == [f"SC image: BurnedInAnnotation is NO, not YES ({1 + build.SLICES} times)"]
 
 
 def test_a_missing_sequence_is_a_problem_not_a_crash(case: build.Case, tmp_path: Path) -> None:

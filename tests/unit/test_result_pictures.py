@@ -41,7 +41,7 @@ def _large(size: int) -> build.Case:
 
 
 def _capture(size: int) -> np.ndarray:
-    return _large(size).results()[1].pixel_array
+    return _large(size).results()[2].pixel_array
 
 
 def test_the_ground_is_windowed() -> None:
@@ -68,7 +68,7 @@ def test_the_banner_and_the_legend_are_legible(size: int) -> None:
 
 def test_a_product_has_one_line_of_banner() -> None:
     def height(qualification: Qualification) -> int:
-        picture = _large(256).results(replace(build.PROVENANCE, qualification=qualification))[1].pixel_array
+        picture = _large(256).results(replace(build.PROVENANCE, qualification=qualification))[2].pixel_array
         return int((np.abs(picture[:40].astype(int) - BANNER).max(axis=-1) < 40).any(axis=1).sum())
 
     assert height(Qualification.PRODUCT) < height(Qualification.RESEARCH)
@@ -101,6 +101,6 @@ def test_html_stands_alone_and_is_escaped(report: Dataset) -> None:
 
 
 def test_the_overlay_is_a_png_of_the_same_pixels() -> None:
-    capture = build.case().results()[3]
+    capture = build.case().results()[4]
     with Image.open(BytesIO(overlay_png(capture))) as picture:
         assert np.array_equal(np.asarray(picture), capture.pixel_array)

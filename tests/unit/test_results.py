@@ -21,7 +21,7 @@ from node.domain.errors import InvalidInput
 from node.domain.model import ModelVersion, Qualification
 from tests import builders_results as build
 
-KINDS = {"SEG": 0, "SC": 1, "SR": -1}
+KINDS = {"SEG": 0, "SC": 2, "SR": -1}
 
 
 def _problems(case: build.Case, folder: Path) -> list[str]:
@@ -37,7 +37,7 @@ def test_results_pass_their_own_check(orientation: str, multiframe: bool, tmp_pa
 
 def test_what_others_refer_to_comes_first() -> None:
     modalities = [result.Modality for result in build.case().results()]
-    assert modalities == ["SEG", *["OT"] * build.SLICES, "SR"]
+    assert modalities == ["SEG", *["OT"] * (1 + build.SLICES), "SR"]
 
 
 @pytest.mark.parametrize("multiframe", [False, True], ids=["single-frame", "multi-frame"])
@@ -100,7 +100,7 @@ def test_the_rectangle_runs_along_the_outer_edges() -> None:
 
 def test_captures_lie_on_the_planes_of_their_sources() -> None:
     case = build.case("oblique")
-    for header, capture in zip(case.headers, case.results()[1:-1], strict=True):
+    for header, capture in zip(case.headers, case.results()[2:-1], strict=True):
         assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == header.SOPInstanceUID
         assert np.allclose(capture.ImagePositionPatient, np.array(header.ImagePositionPatient, float))
         assert np.allclose(capture.ImageOrientationPatient, np.array(header.ImageOrientationPatient, float))
@@ -111,7 +111,7 @@ def test_slices_that_were_given_a_frame_of_reference_each_make_one_segmentation(
     for n, header in enumerate(case.headers[1:]):
         header.FrameOfReferenceUID = f"{build.FRAME_OF_REFERENCE_UID}.{n + 1}"
     assert _problems(case, tmp_path) == []
-    captures = case.results()[1:-1]
+    captures = case.results()[2:-1]
     assert [c.FrameOfReferenceUID for c in captures] == [h.FrameOfReferenceUID for h in case.headers]
 
 

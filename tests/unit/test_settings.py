@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from config.load import load
+from config.profiles import ProfileSettings
 from config.settings import (
     ConditionSettings,
     NodeSettings,
@@ -298,7 +299,7 @@ def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _leaves(info.annotation, f"{prefix}{name}.")
-        elif name not in ("peers", "routes"):
+        elif name not in ("peers", "profiles", "routes"):
             yield f"{prefix}{info.alias or name}"
 
 
@@ -308,6 +309,7 @@ class TestExample:
         shown = {f"{section}.{key}" for section, keys in tree.items() if isinstance(keys, dict) for key in keys}
         assert set(_leaves(Settings)) <= shown
         assert set(_leaves(PeerSettings)) == {key for peer in tree["peers"].values() for key in peer}
+        assert set(_leaves(ProfileSettings)) == {key for profile in tree["profiles"].values() for key in profile}
         assert {"name", "when", "pipeline", "send_to", "priority"} == set(RouteSettings.model_fields)
         assert set(RouteSettings.model_fields) == {key for route in tree["routes"] for key in route}
         conditions = [c for route in tree["routes"] for c in route["when"].values()]
@@ -318,5 +320,5 @@ class TestExample:
         settings = load(EXAMPLE, {})
         assert settings.peers
         assert settings.routes
-        assert settings.model_copy(update={"peers": {}, "routes": ()}) == Settings()
+        assert settings.model_copy(update={"peers": {}, "profiles": {}, "routes": ()}) == Settings()
         assert settings.results.qualification is Qualification.RESEARCH

@@ -126,7 +126,7 @@ def test_the_study_of_the_path_is_the_only_one(house: StowHouse, client: httpx.C
 
 
 def test_again_is_success_and_other_bytes_are_a_conflict(house: StowHouse, client: httpx.Client) -> None:
-    changed = objects.incoming(SOPInstanceUID="1.2.3.1", PatientID="P2")
+    changed = objects.incoming(SOPInstanceUID="1.2.3.1", SliceThickness="3")
     for object_ in (ONE, ONE, changed):
         answer = client.post("/studies", content=body_of([file_of(object_)]))
         assert (answer.status_code, items(answer, REFERENCED)) == (200, [reference("1.2.3.1")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ import pytest
 from node.domain.delivery import DeliveryState
 from node.domain.errors import AinodeError, ChildLost, Refused, TimedOut
 from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
+from node.domain.priority import Priority
+from node.domain.profile import FULL, Profile
 from node.services.recover import Recover
-from tests.house import LEASE, House, succeed
+from node.services.requeue import Requeue
+from tests.house import CHEST, LEASE, House, succeed
 
 
 def job_of(house: House, job: Job) -> Job:
@@ -53,6 +58,53 @@ def test_a_job_that_succeeds_leaves_results_and_deliveries(house: House) -> None
     assert all(house.files.absolute(r.path).is_file() for r in results)
     assert [(d.peer, d.state, d.position) for d in deliveries] == [("PACS", DeliveryState.PENDING, n) for n in range(3)]
     assert not house.worker(succeed).work()
+
+
+def test_each_peer_is_owed_the_set_of_its_profile(tmp_path: Path) -> None:
+    house = House(tmp_path, routes=[replace(CHEST, send_to=("PACS", "VIEWER", "ARCHIVE"))])
+    job = house.settled_job()
+    profiles = {"PACS": FULL, "VIEWER": Profile("small"), "ARCHIVE": FULL}
+    seen: list[JobInput] = []
+
+    def run(given: JobInput) -> JobOutput:
+        seen.append(given)
+        return succeed(given)
+
+    house.worker(run, profiles=profiles).work()
+    assert [p.name for p in seen[0].profiles] == ["full", "small"]
+    with house.database.read() as tx:
+        assert len(tx.instances.of_job(job.id)) == 6
+        owed = {
+            peer: [(d.sop_instance_uid, d.position, d.closes) for d in tx.deliveries.latest()[::-1] if d.peer == peer]
+            for peer in profiles
+        }
+    full = [("2.25.1", 0, False), ("2.25.2", 1, False), ("2.25.3", 2, True)]
+    small = [("2.25.4", 0, False), ("2.25.5", 1, False), ("2.25.6", 2, True)]
+    assert owed == {"PACS": full, "VIEWER": small, "ARCHIVE": full}
+    house.close()
+
+
+def test_a_result_is_as_urgent_as_its_job(tmp_path: Path) -> None:
+    house = House(tmp_path, routes=[replace(CHEST, priority=Priority.STAT)])
+    house.settled_job()
+    house.worker(succeed).work()
+    with house.database.read() as tx:
+        assert {d.priority for d in tx.deliveries.latest()} == {Priority.STAT}
+    house.close()
+
+
+def test_what_goes_nowhere_is_written_in_full(tmp_path: Path) -> None:
+    house = House(tmp_path, routes=[replace(CHEST, send_to=())])
+    house.settled_job()
+    seen: list[JobInput] = []
+
+    def run(given: JobInput) -> JobOutput:
+        seen.append(given)
+        return succeed(given)
+
+    house.worker(run, profiles={"PACS": Profile("small")}).work()
+    assert seen[0].profiles == (FULL,)
+    house.close()
 
 
 def test_a_job_gets_exactly_the_instances_of_its_revision(house: House) -> None:
@@ -99,6 +151,42 @@ def test_an_error_that_a_retry_cannot_mend_is_dead_at_once(house: House) -> None
     job = house.settled_job()
     house.worker(lambda _: JobOutput(Outcome.FAILED, reason="CheckFailed: no banner")).work()
     assert job_of(house, job).state is JobState.DEAD
+
+
+def fails_the_check(job: JobInput) -> JobOutput:
+    return replace(
+        succeed(job), outcome=Outcome.FAILED, reason="CheckFailed: SR root: no title", problems=("SR root: no title",),
+        results=(),
+    )  # fmt: skip
+
+
+def test_what_fails_the_check_is_kept_apart_and_nothing_of_it_is_sent(house: House) -> None:
+    job = house.settled_job()
+    house.worker(fails_the_check).work()
+    dead = job_of(house, job)
+    place = f"quarantine/{job.id}/1"
+    assert dead.state is JobState.DEAD
+    assert dead.reason == f"CheckFailed: SR root: no title; nothing was sent, the objects lie in {place}"
+    kept = house.files.absolute(place)
+    assert sorted(p.name for p in kept.iterdir()) == ["2.25.1.dcm", "2.25.2.dcm", "2.25.3.dcm", "reason.json"]
+    note = json.loads((kept / "reason.json").read_text())
+    assert (note["job"], note["attempt"], note["problems"]) == (job.id, 1, ["SR root: no title"])
+    with house.database.read() as tx:
+        assert tx.instances.of_job(job.id) == []
+        assert tx.deliveries.latest() == []
+    assert not house.worker(succeed).work()
+
+
+def test_a_requeued_job_leaves_what_lies_in_quarantine(house: House) -> None:
+    job = house.settled_job()
+    for _ in range(2):
+        house.worker(fails_the_check).work()
+        Requeue(house.database.write, house.clock).requeue_job(job.id, "ann")
+    house.worker(succeed).work()
+    assert job_of(house, job).state is JobState.SUCCEEDED
+    kept = house.files.absolute(f"quarantine/{job.id}")
+    assert sorted(p.name for p in kept.iterdir()) == ["1", "1-2"]
+    assert all((attempt / "reason.json").is_file() for attempt in kept.iterdir())
 
 
 def test_a_stop_gives_the_job_back_and_does_not_count(house: House) -> None:

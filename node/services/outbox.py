@@ -1,0 +1,171 @@
+"""What goes to one peer over one association: who is next, what was answered, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from node.domain.delivery import Delivery, DeliveryStep, backoff, jittered
+from node.domain.errors import LostLease
+from node.domain.peer import Peer, Verify
+from node.domain.status import Verdict, in_words, meaning
+from node.ports import Clock, Transaction, UnitOfWork
+from node.services.breaker import Breaker
+from node.services.steps import move_delivery
+
+log = logging.getLogger(__name__)
+
+_FREE: Final[dict[str, Any]] = {"owner": None, "lease_until": None}
+# Answers are written together: at most so many, and none later than this.
+_WRITTEN_AT_ONCE: Final = 100
+_WRITTEN_WITHIN = timedelta(seconds=0.5)
+# So often it is looked for something more urgent.
+_LOOK = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a peer is tried.
+
+    ``lease`` is for how long a delivery is taken at a time. ``retry`` and ``retry_max`` are the first and the longest
+    pause after a failure, ``give_up`` is after which time a delivery goes dead. ``draw`` gives a random number of at
+    least 0 and less than 1.
+    """
+
+    lease: timedelta
+    retry: timedelta
+    retry_max: timedelta
+    give_up: timedelta
+    draw: Callable[[], float]
+
+    def pause(self, failures: int) -> timedelta:
+        """How long to wait after so many failures in a row."""
+        return jittered(backoff(failures, base=self.retry, cap=self.retry_max), self.draw())
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """What the couriers of one peer share."""
+
+    write: Transaction
+    read: Transaction
+    clock: Clock
+    peer: Peer
+    breaker: Breaker
+    patience: Patience
+
+
+class Batch:
+    """Deliveries that one courier has claimed, in sending order. ``answers`` counts what the peer said."""
+
+    def __init__(self, outbox: Outbox, claimed: Sequence[Delivery]) -> None:
+        self.answers = 0
+        self._outbox = outbox
+        self._open = dict(enumerate(claimed))
+        self._unwritten: list[tuple[Delivery, int, str, datetime]] = []
+        self._in_vain: set[str] = set()  # jobs of which an instance has to be sent again
+        self._sent: int | None = None
+        self._written_at = self._looked_at = outbox.clock.now()
+        self._is_overtaken = False
+
+    def wanted(self, index: int) -> bool:
+        """Whether it is its turn: what closes a job waits for all others of it, and all for what is more urgent."""
+        delivery = self._open[index]
+        if (delivery.closes and self._is_ahead(delivery)) or self._is_late(delivery):
+            return False
+        self._sent = index
+        return True
+
+    def _is_ahead(self, closing: Delivery) -> bool:
+        job = closing.job_id
+        return job in self._in_vain or any(d.job_id == job and not d.closes for d in self._open.values())
+
+    def _is_late(self, delivery: Delivery) -> bool:
+        now = self._outbox.clock.now()
+        if not self._is_overtaken and now - self._looked_at >= _LOOK:
+            self._looked_at = now
+            with self._outbox.read() as tx:
+                self._is_overtaken = tx.deliveries.is_due_above(self._outbox.peer.name, delivery.priority, now)
+        return self._is_overtaken
+
+    def answered(self, index: int, status: int, comment: str) -> None:
+        """Take one answer; it is written soon."""
+        delivery, now = self._open.pop(index), self._outbox.clock.now()
+        self._sent = None
+        self.answers += 1
+        self._outbox.breaker.answered()
+        if meaning(status).verdict is Verdict.RETRY:
+            self._in_vain.add(delivery.job_id)
+        self._unwritten.append((delivery, status, comment, now))
+        if len(self._unwritten) >= _WRITTEN_AT_ONCE or now - self._written_at >= _WRITTEN_WITHIN:
+            self._write()
+        self.beat()
+
+    def beat(self) -> None:
+        """Keep the leases of what has not been answered yet."""
+        now, lease = self._outbox.clock.now(), self._outbox.patience.lease
+        if any(d.lease_until and d.lease_until - now < lease / 2 for d in self._open.values()):
+            self._write()
+            with self._outbox.write() as tx:
+                tx.deliveries.heartbeat(list(self._open.values()), now=now, lease=lease)
+            self._open.update({i: replace(d, lease_until=now + lease) for i, d in self._open.items()})
+
+    def close(self, broken: str | None) -> None:
+        """The association is over; ``broken`` is why it ended early.
+
+        What was in flight then waits on its own, so that an object on which the peer chokes does not hold up others.
+        """
+        self._write()
+        now = self._outbox.clock.now()
+        with self._outbox.write() as tx:
+            for index, delivery in self._open.items():
+                if broken is not None and index == self._sent:
+                    self._again(tx, delivery, broken, now)
+                else:
+                    # It was not sent at all, which is no attempt.
+                    changes: dict[str, Any] = {"reason": broken or delivery.reason, "attempt": delivery.attempt - 1}
+                    move_delivery(tx, delivery, DeliveryStep.RETRY, now, **changes, **_FREE)
+        self._open.clear()
+
+    def _write(self) -> None:
+        """All answers in one transaction; where somebody else has one of the deliveries by now, each in its own."""
+        unwritten, self._unwritten = self._unwritten, []
+        self._written_at = self._outbox.clock.now()
+        if not unwritten:
+            return
+        try:
+            with self._outbox.write() as tx:
+                for answer in unwritten:
+                    self._settle(tx, *answer)
+        except LostLease:
+            for answer in unwritten:
+                try:
+                    with self._outbox.write() as tx:
+                        self._settle(tx, *answer)
+                except LostLease as error:
+                    log.warning("peer %s: %s", self._outbox.peer.name, error)
+
+    def _settle(self, tx: UnitOfWork, delivery: Delivery, status: int, comment: str, at: datetime) -> None:
+        """What an answer means for its delivery: the step that the table of statuses says."""
+        found, said, peer = meaning(status), f"the peer answered {in_words(status, comment)}", self._outbox.peer
+        refusals = delivery.refusals + (found.tries is not None)
+        if found.verdict is Verdict.ACK:
+            verify_at = None if peer.verify is Verify.NONE else at
+            reason = said if status else None
+            changes: dict[str, Any] = {"reason": reason, "status": status, "delivered_at": at, "verify_at": verify_at}
+            move_delivery(tx, delivery, DeliveryStep.ACK, at, **changes, **_FREE)
+        elif found.verdict is Verdict.RETRY and (found.tries is None or refusals < found.tries):
+            self._again(tx, delivery, said, at, status=status, refusals=refusals)
+        else:
+            reason = said if found.tries is None else f"{said}, {refusals} times"
+            log.error("peer %s: delivery %d is dead: %s", peer.name, delivery.id, reason)
+            changes = {"reason": reason, "status": status, "refusals": refusals}
+            move_delivery(tx, delivery, DeliveryStep.REJECT, at, **changes, **_FREE)
+
+    def _again(self, tx: UnitOfWork, delivery: Delivery, reason: str, at: datetime, **changes: Any) -> None:
+        """It was sent in vain, and is sent again after a pause of its own."""
+        not_before = at + self._outbox.patience.pause(delivery.attempt)
+        move_delivery(tx, delivery, DeliveryStep.RETRY, at, reason=reason, not_before=not_before, **changes, **_FREE)

@@ -1,0 +1,194 @@
+"""What was delivered is looked for at its peer: by a query here, by storage commitment in ``request_commitment``.
+
+An instance moves on in the transaction that learns of it: found, it is committed; not found for too long, it is sent
+again; not there after that either, again and again, it is dead with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from node.domain.delivery import Delivery, DeliveryStep, backoff
+from node.domain.errors import LostLease, PeerUnreachable, Rejected
+from node.domain.peer import Peer
+from node.domain.verification import RESENDS, Wanted, next_look
+from node.ports import Clock, Transaction, UnitOfWork, Verifier
+from node.services.steps import move_delivery
+
+log = logging.getLogger(__name__)
+
+# The instances of one job are looked for together; those that are sent already wait so long for the others.
+TOGETHER = timedelta(seconds=60)
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a peer is waited for.
+
+    ``retry`` and ``retry_max`` are the first and the longest pause before it is asked again, ``give_up`` is how long an
+    instance is kept that it cannot be asked about.
+    """
+
+    retry: timedelta
+    retry_max: timedelta
+    give_up: timedelta
+
+
+class Pause:
+    """Leaves a peer alone for a while that cannot be asked, or refuses to be."""
+
+    def __init__(self, clock: Clock, peer: Peer, patience: Patience) -> None:
+        self._clock = clock
+        self._peer = peer
+        self._patience = patience
+        self._failures = 0
+        self._until = datetime.min.replace(tzinfo=UTC)
+
+    def is_over(self) -> bool:
+        """Whether the peer may be asked now."""
+        return self._clock.now() >= self._until
+
+    def end(self) -> None:
+        """It has answered."""
+        self._failures = 0
+
+    def begin(self, why: str) -> datetime:
+        """It could not be asked; returns until when it is left alone."""
+        self._failures += 1
+        wait = backoff(self._failures, base=self._patience.retry, cap=self._patience.retry_max)
+        self._until = self._clock.now() + wait
+        log.warning("peer %s cannot verify: %s; next try in %.0f s", self._peer.name, why, wait.total_seconds())
+        return self._until
+
+
+class VerifyByQuery:
+    """Looks for what was delivered to one peer by asking it what it holds."""
+
+    def __init__(
+        self,
+        write: Transaction,
+        read: Transaction,
+        clock: Clock,
+        verifier: Verifier,
+        peer: Peer,
+        patience: Patience,
+    ) -> None:
+        self._write = write
+        self._read = read
+        self._clock = clock
+        self._verifier = verifier
+        self._peer = peer
+        self._patience = patience
+        self._pause = Pause(clock, peer, patience)
+
+    def verify(self) -> int:
+        """Look for what is due, over one association; returns how many instances were looked for."""
+        if not self._pause.is_over():
+            return 0
+        with self._read() as tx:
+            due = due_together(tx, self._peer, self._clock.now())
+            wanted = _wanted(tx, due)
+        if not due:
+            return 0
+        try:
+            held = self._verifier.held(self._peer, wanted)
+        except (PeerUnreachable, Rejected) as error:
+            until = self._pause.begin(str(error))
+            with self._write() as tx:
+                put_off(tx, due, self._clock.now(), until, str(error), self._patience)
+            return len(due)
+        self._pause.end()
+        with self._write() as tx:
+            now = self._clock.now()
+            for delivery in due:
+                if delivery.sop_instance_uid in held:
+                    commit(tx, delivery, now)
+                else:
+                    self._not_there(tx, delivery, now)
+        return len(due)
+
+    def _not_there(self, tx: UnitOfWork, delivery: Delivery, now: datetime) -> None:
+        patience, delivered_at = self._patience, delivery.delivered_at or now
+        within = timedelta(seconds=self._peer.verify_seconds)
+        if now - delivered_at >= within:
+            send_again(tx, delivery, now, f"not listed by the peer {within} after it was delivered", patience)
+        else:
+            at = next_look(delivered_at, now, base=patience.retry, cap=patience.retry_max)
+            tx.deliveries.look_again(
+                [delivery], verify_at=min(at, delivered_at + within), reason="the peer does not list it yet"
+            )
+
+
+def due_together(tx: UnitOfWork, peer: Peer, now: datetime, *, lock: bool = False) -> list[Delivery]:
+    """What is due to be looked for, without the jobs of which more is about to be sent."""
+    due = tx.deliveries.to_verify(peer.name, now, limit=_AT_ONCE, lock=lock)
+    unsent = tx.deliveries.unsent_jobs(peer.name, {d.job_id for d in due}) if due else set()
+    late = {d.job_id for d in due if d.delivered_at is None or now - d.delivered_at >= TOGETHER}
+    return [d for d in due if d.job_id not in unsent or d.job_id in late]
+
+
+def _wanted(tx: UnitOfWork, due: Sequence[Delivery]) -> list[Wanted]:
+    kept = tx.instances.known(d.sop_instance_uid for d in due)
+    return [
+        Wanted(
+            d.study_uid, kept[d.sop_instance_uid].series_uid if d.sop_instance_uid in kept else "", d.sop_instance_uid
+        )
+        for d in due
+    ]
+
+
+def commit(tx: UnitOfWork, delivery: Delivery, now: datetime) -> None:
+    """The peer has it."""
+    said = f"the peer answered {delivery.status:04X}" if delivery.status else None
+    _move(tx, delivery, DeliveryStep.COMMIT, now, verify_at=None, reason=said)
+
+
+def send_again(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str, patience: Patience) -> None:
+    """The peer does not have it: it goes out once more, or is given up."""
+    if delivery.missing >= RESENDS:
+        give_up(tx, delivery, now, f"gave up after it was sent {delivery.missing + 1} times: {reason}")
+        return
+    missing = delivery.missing + 1
+    wait = backoff(missing, base=patience.retry, cap=patience.retry_max)
+    log.warning("peer %s: delivery %d is sent again: %s", delivery.peer, delivery.id, reason)
+    _move(
+        tx,
+        delivery,
+        DeliveryStep.MISSING,
+        now,
+        reason=reason,
+        missing=missing,
+        not_before=now + wait,
+        verify_at=None,
+        delivered_at=None,
+        transaction_uid=None,
+    )
+
+
+def put_off(
+    tx: UnitOfWork, due: Sequence[Delivery], now: datetime, until: datetime, reason: str, patience: Patience
+) -> None:
+    """The peer cannot be asked about some; those of which that is so for too long are given up."""
+    for delivery in due:
+        if now - (delivery.delivered_at or now) >= patience.give_up:
+            give_up(tx, delivery, now, f"never verified within {patience.give_up}: {reason}")
+        else:
+            tx.deliveries.look_again([delivery], verify_at=until, reason=reason)
+
+
+def give_up(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str) -> None:
+    """It is dead until a person looks at it."""
+    log.error("peer %s: delivery %d is dead: %s", delivery.peer, delivery.id, reason)
+    _move(tx, delivery, DeliveryStep.GIVE_UP, now, reason=reason, verify_at=None)
+
+
+def _move(tx: UnitOfWork, delivery: Delivery, step: DeliveryStep, now: datetime, **changes: Any) -> None:
+    try:
+        move_delivery(tx, delivery, step, now, **changes)
+    except LostLease as error:
+        log.info("%s", error)  # another process has heard of it first

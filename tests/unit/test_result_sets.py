@@ -1,0 +1,103 @@
+"""A job whose results are wanted in several ways: one set for each profile, all of them checked, or none is sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+
+from node.domain.finding import Code, Findings
+from node.domain.job import JobInput, JobOutput, Outcome
+from node.domain.model import ModelVersion, Qualification
+from node.domain.profile import FULL, Profile
+from node.domain.study import StudyContent
+from node.domain.volume import Volume
+from node.services.run_job import run_job
+from pipelines.contract import Selection, Stage
+from pipelines.read.volume import read_volume
+from tests.builders import change, study_of, tiny_series
+from tests.builders_results import PROVENANCE, region
+
+
+class Low:
+    """Finds what is below a threshold."""
+
+    model: ModelVersion = PROVENANCE.model
+
+    def select(self, study: StudyContent) -> Selection:
+        return Selection(study.series[0], "the first")
+
+    def load(self, device: str) -> None:
+        """Nothing to load."""
+
+    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
+        found = region("low", "Low", np.asarray(volume.voxels < -500.0))
+        return Findings(volume, Code("25045-6", "LN", "CT unspecified body region"), (found,), title="Low")
+
+
+class Shifted(Low):
+    """Has a measurement with a unit that is none."""
+
+    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
+        findings = super().analyse(volume, stage)
+        (found,) = findings.regions
+        wrong = replace(found.measurements[0], unit=Code("millilitres", "UCUM", "millilitres"))
+        return replace(findings, regions=(replace(found, measurements=(wrong,)),))
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return tiny_series(tmp_path_factory.mktemp("series"))
+
+
+def ran(
+    series: list[Path], out: Path, *profiles: Profile, identity: Path | None = None, pipeline: Low | None = None
+) -> JobOutput:
+    out.mkdir()
+    job = JobInput(PROVENANCE, study_of(series), "cpu", out, profiles=profiles, identity=identity)
+    output, _ = run_job(job, pipeline or Low(), read_volume)
+    return output
+
+
+def test_every_profile_has_a_set_of_its_own(series: list[Path], tmp_path: Path) -> None:
+    site = Profile("site", qualification=Qualification.PRODUCT)
+    output = ran(series, tmp_path / "out", FULL, site)
+    assert output.outcome is Outcome.SUCCEEDED, output.reason
+    sets = {name: [r for r in output.results if r.profile == name] for name in ("full", "site")}
+    assert [r.path.parent.name for r in output.results] == [r.profile for r in output.results]
+    assert len(sets["full"]) == len(sets["site"]) > 2
+    uids = [r.sop_instance_uid for r in output.results]
+    assert len(set(uids)) == len(uids)
+    assert {r.series_uid for r in sets["full"]}.isdisjoint(r.series_uid for r in sets["site"])
+    said = {name: {str(dcmread(r.path).ContentQualification) for r in found} for name, found in sets.items()}
+    assert said == {"full": {"RESEARCH"}, "site": {"PRODUCT"}}
+
+
+def test_one_set_lies_where_it_is_wanted(series: list[Path], tmp_path: Path) -> None:
+    output = ran(series, tmp_path / "out", FULL)
+    assert {r.path.parent for r in output.results} == {tmp_path / "out"}
+
+
+def test_one_bad_object_holds_back_every_set(series: list[Path], tmp_path: Path) -> None:
+    output = ran(series, tmp_path / "out", FULL, Profile("site", timezone="+0100"), pipeline=Shifted())
+    assert (output.outcome, output.retry, output.results) == (Outcome.FAILED, False, ())
+    assert output.problems
+    assert {problem.split(":")[0] for problem in output.problems} == {"full", "site"}
+    assert output.reason == "CheckFailed: " + "; ".join(output.problems)
+    assert len(list((tmp_path / "out" / "full").iterdir())) > 2
+
+
+def test_results_carry_the_corrected_identity(series: list[Path], tmp_path: Path) -> None:
+    def corrected(header: Dataset) -> None:
+        header.PatientName, header.PatientID, header.AccessionNumber = "Right^Rita", "R-1", "A-2"
+
+    copy = tmp_path / "corrected.dcm"
+    copy.write_bytes(series[0].read_bytes())
+    output = ran(series, tmp_path / "out", FULL, identity=change(copy, corrected))
+    assert output.outcome is Outcome.SUCCEEDED, output.reason
+    for result in output.results:
+        header = dcmread(result.path, stop_before_pixels=True)
+        assert (header.PatientName, header.PatientID, header.AccessionNumber) == ("Right^Rita", "R-1", "A-2")
