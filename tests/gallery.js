@@ -49,8 +49,11 @@ async function report(page, seen) {
 
 async function segments(page, seen) {
   await open(page, series.SEG);
+  await page.getByText("Yes", { exact: true }).first().click({ timeout: PATIENCE });
   await until(page, () => window.services.segmentationService.getSegmentations().length > 0);
   await page.waitForTimeout(3000);
+  await page.evaluate((viewport) => eval(viewport).scroll(2), ACTIVE).catch(() => {});
+  await page.waitForTimeout(1000);
   seen.segments = await page.evaluate(() => {
     const service = window.services.segmentationService;
     const { activeViewportId } = window.services.viewportGridService.getState();
@@ -110,10 +113,10 @@ async function main() {
   await page.getByText("Confirm and hide").click({ timeout: 5000 }).catch(() => {});
   seen.unsupported = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
     .filter((d) => d.unsupported).map((d) => d.Modality));
-  await map(page, seen);
-  await segments(page, seen);
   await captures(page, seen);
   await report(page, seen);
+  await segments(page, seen);
+  await map(page, seen);  // last: OHIF 3.13 keeps its colours in the viewport
   await browser.close();
   console.log(JSON.stringify(seen));
 }

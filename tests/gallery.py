@@ -11,14 +11,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from dicom_sr.compose import compose, write
-from node.domain.finding import Code, Evaluation, Findings, Map, Mark, Measurement, Region, Shape
+from node.domain.finding import Code, Evaluation, Findings, Map, Mark, Measurement, Shape
 from node.domain.volume import SliceSource, Volume
 from tests import builders_results as build
 
-SLICES, ROWS, COLUMNS = 24, 128, 128
+SLICES, ROWS, COLUMNS = 24, 256, 256
 SPACING = (2.5, 1.0, 1.0)  # OHIF 3.13 swaps the two in-plane spacings when it hydrates: pixels are square here
-ORIGIN = (-64.0, -60.0, -410.0)
-CENTRE = (10.0, 58.0, 74.0)  # slice, row, column
+ORIGIN = (-128.0, -120.0, -410.0)
+CENTRE = (10.0, 116.0, 148.0)  # slice, row, column
 RADIUS_MM = 20.0
 STUDY_UID, SERIES_UID, FRAME_OF_REFERENCE_UID = (f"1.2.826.0.1.3680043.10.1443.9.{n}" for n in (1, 2, 3))
 LESION = Code("52988006", "SCT", "Lesion")
@@ -71,13 +71,17 @@ def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
         marks=(
             _mark("point", Shape.POINT, [(k, row, column)]),
             _mark("line", Shape.POLYLINE, [(k + 1, row, column - 20), (k + 1, row, column + 20)], diameter=40.0),
-            _mark("outline", Shape.POLYGON, [(k + 2, 40, 60), (k + 2, 40, 90), (k + 2, 76, 90), (k + 2, 76, 60)]),
-            _mark("box", Shape.BOX, [(k + 3 - 0.5, 39.5, 55.5), (k + 3 + 0.5, 76.5, 92.5)]),
-            _mark("deep", Shape.BOX, [(k - 8.5, 37.5, 53.5), (k + 8.5, 78.5, 94.5)]),
+            _mark("outline", Shape.POLYGON, [(k + 2, 98, 130), (k + 2, 98, 166), (k + 2, 134, 166), (k + 2, 134, 130)]),
+            _mark("box", Shape.BOX, [(k + 3 - 0.5, 97.5, 129.5), (k + 3 + 0.5, 134.5, 166.5)]),
+            _mark("deep", Shape.BOX, [(k - 8.5, 95.5, 127.5), (k + 8.5, 136.5, 168.5)]),
         ),
         maps=(Map("probability", "Probability", probability, _PROBABILITY, Code("1", "UCUM", "no units")),),
         evaluations=(Evaluation(Code("ROUND", "99AINODE", "Roundness"), Code("373066001", "SCT", "Yes")),),
-        measurements=(Measurement("count", Code("COUNT", "99AINODE", "Number of balls"), 1.0, Code("1", "UCUM", "no units"), digits=0),),
+        measurements=(
+            Measurement(
+                "count", Code("COUNT", "99AINODE", "Number of balls"), 1.0, Code("1", "UCUM", "no units"), digits=0
+            ),
+        ),
         window=(-400.0, 1200.0),
         title="Gallery",
         notes=("The ball was planted.",),
@@ -87,7 +91,14 @@ def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
 def _mark(key: str, shape: Shape, points: list[tuple[float, float, float]], *, diameter: float | None = None) -> Mark:
     measured = () if diameter is None else (Measurement("diameter_mm", _DIAMETER, diameter, _MM),)
     return Mark(
-        key, key.capitalize(), shape, np.array(points, np.float64), LESION, build.LUNG, confidence=0.87, measurements=measured
+        key,
+        key.capitalize(),
+        shape,
+        np.array(points, np.float64),
+        LESION,
+        build.LUNG,
+        confidence=0.87,
+        measurements=measured,
     )
 
 

@@ -81,9 +81,7 @@ def served(dist: Path, archive_port: int) -> Iterator[str]:
         thread.join()
 
 
-def look(
-    study_uid: str, archive_port: int, shots: Path, *, series: dict[str, int], script: str = "ohif.js"
-) -> Any:
+def look(study_uid: str, archive_port: int, shots: Path, *, series: dict[str, int], script: str = "ohif.js") -> Any:
     """Open a study as a radiologist would; what was seen, as the script tells it. Screenshots go to ``shots``.
 
     Args:
@@ -92,10 +90,19 @@ def look(
     viewer = peers.viewer()
     with served(viewer.dist, archive_port) as url:
         run = subprocess.run(
-            [viewer.node, Path(__file__).with_name(script), viewer.chromium, f"{url}/viewer?StudyInstanceUIDs={study_uid}", shots,
-             json.dumps(series)],
+            [
+                viewer.node,
+                Path(__file__).with_name(script),
+                viewer.chromium,
+                f"{url}/viewer?StudyInstanceUIDs={study_uid}",
+                shots,
+                json.dumps(series),
+            ],
             env={**os.environ, "NODE_PATH": str(viewer.modules)},
-            capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -22,6 +22,7 @@ from dicom_sr.compose import compose, write
 from dicom_sr.provenance import segment_algorithm
 from node.domain.finding import Code, Findings, Measurement, Region
 from node.domain.job import Provenance
+from node.domain.mask import LabelMap, LabelMask
 from node.domain.model import ModelVersion, Qualification
 from node.domain.volume import Volume
 from node.services.from_disk import study_of_files
@@ -61,24 +62,34 @@ def corpus(folder: Path, slices: int, segments: int) -> Corpus:
     volume = read_volume(study_of_files(paths, folder).series[0])
     by_uid = {str(h.SOPInstanceUID): h for h in (dcmread(p, stop_before_pixels=True) for p in paths)}
     headers = [by_uid[source.sop_instance_uid] for source in volume.sources]
-    regions = tuple(_region(n, segments, volume) for n in range(segments))
-    return Corpus(headers, Findings(volume, Code("25045-6", "LN", "CT unspecified body region"), regions, title="Bench"))
+    labels = LabelMap(_labels(segments, volume.shape))
+    regions = tuple(_region(number, labels.mask(number), volume) for number in range(1, segments + 1))
+    return Corpus(
+        headers, Findings(volume, Code("25045-6", "LN", "CT unspecified body region"), regions, title="Bench")
+    )
 
 
-def _region(number: int, segments: int, volume: Volume) -> Region:
-    slices, rows, columns = volume.shape
+def _labels(segments: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Ellipsoids beside each other, numbered from 1, each through a quarter of the slices."""
+    labels = np.zeros(shape, np.uint8)
+    slices, rows, columns = shape
     across = int(np.ceil(np.sqrt(segments)))
     radius = np.array([slices / 8, rows / across / 2.2, columns / across / 2.2])
-    spread = np.random.default_rng(number).uniform(radius[0], slices - radius[0])
-    centre = np.array([spread, (number // across + 0.5) * rows / across, (number % across + 0.5) * columns / across])
-    z, y, x = (((np.arange(n) - c) / r) ** 2 for n, c, r in zip(volume.shape, centre, radius, strict=True))
-    mask = z[:, None, None] + y[None, :, None] + x[None, None, :] <= 1
-    millilitres = float(mask.sum()) * volume.voxel_ml
-    colour = tuple(int(v) for v in np.random.default_rng(number).integers(60, 255, 3))
+    for number in range(segments):
+        middle = np.random.default_rng(number).uniform(radius[0], slices - radius[0])
+        centre = middle, (number // across + 0.5) * rows / across, (number % across + 0.5) * columns / across
+        z, y, x = (((np.arange(n) - c) / r) ** 2 for n, c, r in zip(shape, centre, radius, strict=True))
+        labels[z[:, None, None] + y[None, :, None] + x[None, None, :] <= 1] = number + 1
+    return labels
+
+
+def _region(number: int, mask: LabelMask, volume: Volume) -> Region:
+    red, green, blue = (int(v) for v in np.random.default_rng(number).integers(60, 255, 3))
+    millilitres = float(mask.areas.sum()) * volume.voxel_ml
+    measured = (Measurement("volume_ml", _VOLUME, millilitres, _ML),)
     return Region(
-        f"region_{number}", f"Region {number + 1}", mask, _ANATOMY, _ORGAN, _ORGAN, None, colour,  # type: ignore[arg-type]
-        (Measurement("volume_ml", _VOLUME, millilitres, _ML),),
-    )  # fmt: skip
+        f"region_{number}", f"Region {number}", mask, _ANATOMY, _ORGAN, _ORGAN, None, (red, green, blue), measured
+    )
 
 
 def ainode(found: Corpus, out: Path) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def ainode(found: Corpus, out: Path) -> dict[str, Any]:
 def highdicom(found: Corpus, out: Path) -> dict[str, Any]:
     """The SEG alone, as its documentation has it, with a frame for every slice of every segment."""
     begin = time.perf_counter()
-    masks: NDArray[np.uint8] = np.stack([r.mask for r in found.findings.regions], axis=-1).astype(np.uint8)
+    masks: NDArray[np.uint8] = np.stack([np.asarray(r.mask) for r in found.findings.regions], axis=-1).astype(np.uint8)
     descriptions = [
         SegmentDescription(
             number, region.label, CodedConcept(*_parts(_ANATOMY)), CodedConcept(*_parts(_ORGAN)),

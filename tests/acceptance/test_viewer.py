@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from tests import ohif
 from tests.gallery import CENTRE, ORIGIN, SPACING, STUDY_UID, Gallery, gallery
@@ -38,10 +43,13 @@ def seen(shown: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _series_numbers(results: list[Dataset]) -> dict[str, int]:
-    kinds = {"SR": "SR", "SEG": "SEG", "OT": "SC", "CT": "SOURCE"}
-    numbers = {kinds[d.Modality]: int(d.SeriesNumber) for d in results if "RealWorldValueMapping" not in d}
-    maps = [d for d in results if d.SOPClassUID == "1.2.840.10008.5.1.4.1.1.30"]
-    return {**numbers, "MAP": int(maps[0].SeriesNumber)}
+    kinds = {
+        Comprehensive3DSRStorage: "SR",
+        SegmentationStorage: "SEG",
+        SecondaryCaptureImageStorage: "SC",
+        ParametricMapStorage: "MAP",
+    }
+    return {kinds[d.SOPClassUID]: int(d.SeriesNumber) for d in results if d.SOPClassUID in kinds}
 
 
 def test_nothing_is_unsupported_and_no_page_error(seen: Any) -> None:
@@ -63,8 +71,10 @@ def test_hydration_gives_back_what_was_stored(seen: Any, shown: Gallery) -> None
     for m in seen["hydrated"]:
         found[m["tool"]].append(np.array(m["points"]))
     centre = _mm(*CENTRE)
-    assert any(np.allclose(points[0], centre, atol=SPACING[1]) for points in found.pop("ArrowAnnotate", found.pop("Probe", [])))
-    box = [_mm(CENTRE[0] + 3, 39.5, 55.5), _mm(CENTRE[0] + 3, 76.5, 92.5)]
+    assert any(
+        np.allclose(points[0], centre, atol=SPACING[1]) for points in found.pop("ArrowAnnotate", found.pop("Probe", []))
+    )
+    box = [_mm(CENTRE[0] + 3, 97.5, 129.5), _mm(CENTRE[0] + 3, 134.5, 166.5)]
     assert any(
         np.allclose([points.min(axis=0), points.max(axis=0)], box, atol=SPACING[1]) for points in found["RectangleROI"]
     )
@@ -87,4 +97,4 @@ def test_the_captures_scroll(seen: Any, shown: Gallery) -> None:
 
 
 def _mm(k: float, row: float, column: float) -> Any:
-    return np.array(ORIGIN) + (column * SPACING[2], row * SPACING[1], k * SPACING[0])
+    return (*np.array(ORIGIN), column * SPACING[2], row * SPACING[1], k * SPACING[0])
