@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from tests import peers
 
-_SCRIPT = Path(__file__).with_name("ohif.js")
 _CONFIG = Path(__file__).resolve().parents[1] / "deploy" / "ohif" / "app-config.js"
 _ISOLATED = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -82,19 +81,28 @@ def served(dist: Path, archive_port: int) -> Iterator[str]:
         thread.join()
 
 
-def look(study_uid: str, archive_port: int, shots: Path, *, series: dict[str, int]) -> Any:
-    """Open a study as a radiologist would; what was seen, as ``ohif.js`` tells it. Screenshots go to ``shots``.
+def look(study_uid: str, archive_port: int, shots: Path, *, series: dict[str, int], script: str = "ohif.js") -> Any:
+    """Open a study as a radiologist would; what was seen, as the script tells it. Screenshots go to ``shots``.
 
     Args:
-        series: the series numbers of ``SR``, ``SEG`` and ``SC``.
+        series: the series numbers that the script wants: of ``SR``, ``SEG``, ``SC``, for ``gallery.js`` of ``MAP`` too.
     """
     viewer = peers.viewer()
     with served(viewer.dist, archive_port) as url:
         run = subprocess.run(
-            [viewer.node, _SCRIPT, viewer.chromium, f"{url}/viewer?StudyInstanceUIDs={study_uid}", shots,
-             json.dumps(series)],
+            [
+                viewer.node,
+                Path(__file__).with_name(script),
+                viewer.chromium,
+                f"{url}/viewer?StudyInstanceUIDs={study_uid}",
+                shots,
+                json.dumps(series),
+            ],
             env={**os.environ, "NODE_PATH": str(viewer.modules)},
-            capture_output=True, text=True, timeout=280, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -1,0 +1,124 @@
+// Looks at every kind of result in OHIF: the report and what it gives back as measurements, the segments, the map, the
+// captures. Arguments: path of Chromium, URL, folder for screenshots, series numbers as JSON (SR, SEG, SC, MAP, SOURCE).
+// Prints what was seen as JSON.
+
+const { chromium } = require("playwright-core");
+
+const [executablePath, url, shots, numbers] = process.argv.slice(2);
+const series = JSON.parse(numbers);
+const PATIENCE = 60000;
+const FLAGS = [
+  "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
+  "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--disable-background-networking", "--disable-sync",
+  "--disable-component-update", "--no-first-run",
+];
+
+const open = async (page, number) => {
+  await page.getByText(`S:${number}`, { exact: true }).first().dblclick({ timeout: PATIENCE });
+};
+const until = (page, condition, argument) =>
+  page.waitForFunction(condition, argument, { timeout: PATIENCE }).catch(() => {});
+
+// What runs in the page knows only its argument.
+const ACTIVE = `(() => {
+  const { activeViewportId } = window.services.viewportGridService.getState();
+  return window.services.cornerstoneViewportService.getCornerstoneViewport(activeViewportId);
+})()`;
+
+async function report(page, seen) {
+  await open(page, series.SR);
+  await until(page, () => {
+    const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
+    return report && report.isLoaded && report.measurements.every((m) => m.loaded);
+  });
+  seen.report = await page.evaluate(() => {
+    const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
+    return (report.measurements || []).map((m) => ({
+      loaded: m.loaded, label: m.TrackingIdentifier, texts: (m.labels || []).map((l) => `${l.label} ${l.value}`) }));
+  });
+  await page.waitForTimeout(2000);
+  await page.screenshot({ path: `${shots}/report.png` });
+  await page.getByText("Yes", { exact: true }).first().click({ timeout: PATIENCE });
+  await until(page, (count) => window.services.measurementService.getMeasurements().length >= count, seen.report.length);
+  seen.hydrated = await page.evaluate(() => window.services.measurementService.getMeasurements().map((m) => ({
+    tool: m.toolName, points: m.points, label: m.label, image: m.SOPInstanceUID,
+    finding: m.finding && m.finding.CodeMeaning })));
+  await page.waitForTimeout(2000);
+  await page.screenshot({ path: `${shots}/hydrated.png` });
+}
+
+async function segments(page, seen) {
+  await open(page, series.SEG);
+  await page.getByText("Yes", { exact: true }).first().click({ timeout: PATIENCE });
+  await until(page, () => window.services.segmentationService.getSegmentations().length > 0);
+  await page.waitForTimeout(3000);
+  await page.evaluate((viewport) => eval(viewport).scroll(2), ACTIVE).catch(() => {});
+  await page.waitForTimeout(1000);
+  seen.segments = await page.evaluate(() => {
+    const service = window.services.segmentationService;
+    const { activeViewportId } = window.services.viewportGridService.getState();
+    return service.getSegmentations().flatMap((s) => Object.values(s.segments).map((x) => ({
+      label: x.label, centre: x.cachedStats.center && x.cachedStats.center.world,
+      colour: service.getSegmentColor(activeViewportId, s.segmentationId, x.segmentIndex) })));
+  });
+  await page.screenshot({ path: `${shots}/segments.png` });
+}
+
+async function map(page, seen) {
+  await open(page, series.MAP);
+  await until(page, () => window.services.displaySetService.getActiveDisplaySets()
+    .some((d) => d.Modality === "PMAP" && d.isLoaded));
+  await until(page, `${ACTIVE} && ${ACTIVE}.getActors && ${ACTIVE}.getActors().length === 2`);
+  await page.waitForTimeout(2000);
+  // OHIF 3.13 fills the map's volume after its texture was made and tells the texture of no slice: it is told here.
+  seen.map = await page.evaluate((viewport) => {
+    const vp = eval(viewport);
+    const [source, mapper] = vp.getActors().map(({ actor }) => actor.getMapper());
+    const [columns, rows, slices] = mapper.getInputData().getDimensions();
+    for (let k = 0; k < slices; k += 1) mapper.getScalarTexture().setUpdatedFrame(k);
+    mapper.getInputData().modified();
+    vp.render();
+    // The ball holds air: how well do the high values of the map cover it?
+    const [image, values] = [source, mapper].map((m) => m.getInputData().get("voxelManager").voxelManager);
+    let [ball, high, both] = [0, 0, 0];
+    for (let k = 0; k < slices; k += 1) for (let j = 0; j < rows; j += 1) for (let i = 0; i < columns; i += 1) {
+      const [air, shown] = [image.getAtIJK(i, j, k) < -400, values.getAtIJK(i, j, k) > 50];
+      ball += air; high += shown; both += air && shown;
+    }
+    return { ball, high, dice: (2 * both) / (ball + high) };
+  }, ACTIVE);
+  await page.waitForTimeout(2000);
+  await page.screenshot({ path: `${shots}/map.png` });
+}
+
+async function captures(page, seen) {
+  await open(page, series.SC);
+  await until(page, `${ACTIVE} && ${ACTIVE}.getImageIds && ${ACTIVE}.getImageIds().length > 1`);
+  await page.waitForTimeout(2000);
+  await page.screenshot({ path: `${shots}/summary.png` });
+  await page.evaluate((viewport) => eval(viewport).setImageIdIndex(Math.floor(eval(viewport).getImageIds().length / 2)), ACTIVE);
+  await page.waitForTimeout(2000);
+  seen.captures = await page.evaluate((viewport) => eval(viewport).getImageIds().length, ACTIVE);
+  await page.screenshot({ path: `${shots}/capture.png` });
+}
+
+async function main() {
+  const browser = await chromium.launch({ executablePath, args: FLAGS });
+  const page = await browser.newPage({ viewport: { width: 1500, height: 900 } });
+  const seen = { errors: [] };
+  page.on("pageerror", (error) => seen.errors.push(String(error)));
+  await page.goto(url, { waitUntil: "domcontentloaded" });
+  await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
+  await page.getByText("Skip all").click({ timeout: 5000 }).catch(() => {});  // the tour of a first visit
+  await page.getByText("Confirm and hide").click({ timeout: 5000 }).catch(() => {});
+  seen.unsupported = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
+    .filter((d) => d.unsupported).map((d) => d.Modality));
+  await captures(page, seen);
+  await report(page, seen);
+  await segments(page, seen);
+  await map(page, seen);  // last: OHIF 3.13 keeps its colours in the viewport
+  await browser.close();
+  console.log(JSON.stringify(seen));
+}
+
+main().catch((error) => { console.error(error); process.exit(1); });
