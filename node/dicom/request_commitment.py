@@ -82,7 +82,10 @@ class StorageCommitmentSCU:
             for transaction_uid, named in transactions.items():
                 status = _ask(association, transaction_uid, named)
                 if "Status" not in status:
-                    raise PeerUnreachable(f"{name_of(peer)} did not answer the N-ACTION")
+                    raise PeerUnreachable(
+                        f"{name_of(peer)} gave no answer to the N-ACTION. "
+                        f"It has to know {self._ae_title}, its host and port, to report there"
+                    )
                 if status.Status != 0:
                     awaited.discard(transaction_uid)
                 answered(transaction_uid, int(status.Status), comment_of(status))
