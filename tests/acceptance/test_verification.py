@@ -5,14 +5,19 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from node.domain.delivery import Delivery, DeliveryState
+from node.store.database import Database
 from pipelines.phantom import write_series
 from pipelines.phantom_anatomy import PhantomSpec, make_phantom
-from tests.manifests import STORAGE_COMMITMENT
-from tests.objects import CT
+from tests.archive import Archive
+from tests.manifests import STORAGE_COMMITMENT, made
+from tests.objects import CT, EXPLICIT
 from tests.orthanc import Orthanc
 from tests.running import RunningNode, eventually
 from tests.scu import Modality, store
@@ -92,3 +97,55 @@ def test_the_archive_may_report_but_not_send(node: RunningNode) -> None:
         accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
     assert STORAGE_COMMITMENT in accepted
     assert CT not in accepted
+
+
+def test_killed_between_the_request_and_the_report(tmp_path: Path) -> None:
+    """The report comes to a receiver that runs alone, after the process that asked has died."""
+    archive = Archive().start()
+    pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": archive.port, "send": True, "verify": "commitment"}
+    node = RunningNode(tmp_path, pacs_port=0, routes=[], peers={"PACS": pacs},
+                       deliver={"retry_seconds": 60})  # fmt: skip
+    delivered(node, "2.25.1", "2.25.2", "2.25.3")
+    try:
+        node.start()
+        (asked,) = eventually(lambda: archive.asked, "it asks")
+        node.kill()
+        for uid in ("2.25.1", "2.25.2"):
+            archive.keep(made(SOPInstanceUID=uid))
+        node.start("scp")
+        assert archive.report(node.port, archive.information(asked)) == [0]
+        states = {d.sop_instance_uid: (d.state.value, d.missing) for d in node.rows()[2]}
+        assert states == {"2.25.1": ("committed", 0), "2.25.2": ("committed", 0), "2.25.3": ("pending", 1)}
+    finally:
+        node.close()
+        archive.stop()
+
+
+def delivered(node: RunningNode, *uids: str) -> None:
+    """Write what a node has delivered before."""
+    now = datetime.now(UTC)
+    node.data_dir.mkdir()
+    database = Database(f"sqlite:///{node.data_dir}/ainode.db")
+    database.prepare()
+    with database.write() as tx:
+        tx.deliveries.add(
+            Delivery(
+                id=0,
+                job_id="j1",
+                study_uid="1.2",
+                sop_instance_uid=uid,
+                sop_class_uid=CT,
+                transfer_syntax_uid=EXPLICIT,
+                path=f"results/{uid}",
+                peer="PACS",
+                state=DeliveryState.DELIVERED,
+                attempt=1,
+                position=0,
+                created_at=now,
+                not_before=now,
+                delivered_at=now,
+                verify_at=now,
+            )
+            for uid in uids
+        )
+    database.close()
