@@ -28,7 +28,8 @@ class PeerSettings(Section):
     """One DICOM neighbour. ``max_pdu`` in bytes. Whoever shows ``dicomweb_token`` stores as this peer by STOW-RS.
 
     ``profile`` names what it gets of a result, ``associations`` is how many are sent over at once. ``verify_seconds``:
-    so long after it was delivered an instance may wait to be verified before it is sent again.
+    so long after it was delivered, or a commitment to it was asked for, an instance may wait to be verified before it
+    is sent again.
     """
 
     ae_title: AETitle

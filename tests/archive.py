@@ -19,8 +19,8 @@ class Archive:
 
     ``asked`` are the N-ACTIONs as they came. ``reasons`` are FailureReasons by SOPInstanceUID of what is held and not
     committed to all the same; ``action_status`` is its answer to a request. ``reports_here``: a report comes on the
-    association of the request. ``lists`` is how many instances of a series it names at most, and ``asked_for`` the
-    queries that came.
+    association of the request, after the answer or, with ``reports_first``, before it. ``lists`` is how many instances
+    of a series it names at most, and ``asked_for`` the queries that came.
     """
 
     def __init__(self, *, ae_title: str = "PACS", sop_classes: tuple[str, ...] = (), commits: bool = True) -> None:
@@ -29,7 +29,7 @@ class Archive:
         self.asked: list[Dataset] = []
         self.reasons: dict[str, int] = {}
         self.action_status = 0x0000
-        self.reports_here = False
+        self.reports_here = self.reports_first = False
         self.lists = 1000
         self.asked_for: list[Dataset] = []
         self.statuses: list[int] = []
@@ -84,7 +84,9 @@ class Archive:
     def _action(self, event: Any) -> tuple[int, None]:
         asked = event.action_information
         self.asked.append(asked)
-        if self.reports_here and self.action_status == 0:
+        if self.reports_first:
+            self._report_on(event.assoc, asked)
+        elif self.reports_here and self.action_status == 0:
             # Not from the thread that answers the request: the answer has to go first.
             threading.Timer(0.05, self._report_on, (event.assoc, asked)).start()
         return self.action_status, None

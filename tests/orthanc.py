@@ -100,6 +100,12 @@ class Orthanc:
             said: bytes = answer.read()
         return said
 
+    def delete(self, sop_instance_uid: str) -> None:
+        """Lose an instance."""
+        (found,) = json.loads(self.post("/tools/lookup", sop_instance_uid.encode()))
+        url = f"http://127.0.0.1:{self.http_port}{found['Path']}"
+        urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
+
     def download(self, folder: Path, *, leave_out: frozenset[str] = frozenset()) -> list[Path]:
         """Write every instance of the archive, save those of some modalities, to a folder, as they are stored."""
         paths = []

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, evt
+from pynetdicom.pdu import P_DATA_TF
 
 from node.dicom.associate import associate, end, name_of
 from node.dicom.commitment import INSTANCE, REQUEST, STORAGE_COMMITMENT, sop_reference
@@ -60,46 +61,54 @@ class StorageCommitmentSCU:
         reported: Take,
     ) -> None:
         """As ``CommitmentRequester``."""
-        awaited, heard = set(transactions), threading.Event()
+        awaited, reports, heard = set(transactions), 0, threading.Event()
 
         def report(event: evt.Event) -> tuple[int, None]:
+            # On a thread of its own, also while an answer is awaited.
+            nonlocal reports
             status, transaction_uid = _taken(event, peer, reported)
             awaited.discard(transaction_uid)
-            if not awaited:
-                heard.set()
+            reports += 1
             return status, None
+
+        def sent(event: evt.Event) -> None:
+            if reports and not awaited and isinstance(event.pdu, P_DATA_TF):
+                heard.set()  # the last report was answered, and not only taken
 
         association = associate(
             peer,
             [build_context(STORAGE_COMMITMENT, list(UNCOMPRESSED))],
             ae_title=self._ae_title,
             tls=self._tls,
-            handlers=[(evt.EVT_N_EVENT_REPORT, report)],
+            handlers=[(evt.EVT_N_EVENT_REPORT, report), (evt.EVT_PDU_SENT, sent)],
         )
         try:
             if not association.accepted_contexts:
                 raise Rejected(f"{name_of(peer)} does not offer storage commitment. Ask its administrator to permit it")
-            for transaction_uid, named in transactions.items():
-                status = _ask(association, transaction_uid, named)
+            for number, (transaction_uid, named) in enumerate(transactions.items()):
+                status = _ask(association, number % 0xFFFF + 1, transaction_uid, named)
                 if "Status" not in status:
-                    raise PeerUnreachable(f"{name_of(peer)} did not answer the N-ACTION")
+                    raise PeerUnreachable(
+                        f"{name_of(peer)} gave no answer to the N-ACTION. "
+                        f"It has to know {self._ae_title}, its host and port, to report there"
+                    )
                 if status.Status != 0:
                     awaited.discard(transaction_uid)
                 answered(transaction_uid, int(status.Status), comment_of(status))
-            if awaited:
+            if awaited or reports:
                 heard.wait(self._report_seconds)
         finally:
             end(association)
 
 
-def _ask(association: Any, transaction_uid: str, named: Sequence[Reference]) -> Dataset:
+def _ask(association: Any, message_id: int, transaction_uid: str, named: Sequence[Reference]) -> Dataset:
     """Send one N-ACTION (PS3.4 table J.3-1); the status that was answered, empty where none was."""
     information = Dataset()
     information.TransactionUID = transaction_uid
     information.ReferencedSOPSequence = [sop_reference(reference) for reference in named]
     if not association.is_established:
         return Dataset()
-    status, _ = association.send_n_action(information, REQUEST, STORAGE_COMMITMENT, INSTANCE)
+    status, _ = association.send_n_action(information, REQUEST, STORAGE_COMMITMENT, INSTANCE, message_id)
     answer: Dataset = status
     return answer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -22,21 +21,11 @@ from node.domain.model import ModelVersion
 from node.domain.priority import Priority
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
+from node.domain.verification import AskedCommitment
 from node.store.database import SCHEMA, Database
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path}/store.db"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres").new_database()
-    database = Database(url)
-    database.prepare()
-    yield database
-    database.close()
 
 
 def study(uid: str = "1.2.3", **changes: object) -> Study:
@@ -295,6 +284,82 @@ def test_a_commitment_comes_out_as_it_went_in_and_is_claimed_once(database: Data
         tx.commitments.update(claimed, replace(claimed, state=CommitmentState.OWED, owner=None))
         with pytest.raises(LostLease):
             tx.commitments.update(claimed, replace(claimed, state=CommitmentState.REPORTED))
+
+
+def delivered(uid: str, **changes: object) -> Delivery:
+    there: dict[str, object] = {"state": DeliveryState.DELIVERED, "attempt": 1, "delivered_at": NOW, "verify_at": NOW}
+    return delivery(uid, **(there | changes))
+
+
+def test_what_was_delivered_is_due_to_be_verified_by_peer_the_oldest_job_first(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add(
+            [
+                delivered("1.2", job_id="j2", position=1),
+                delivered("1.1", job_id="j2"),
+                delivered("1.3", created_at=NOW - LEASE),
+                delivered("1.4", verify_at=NOW + LEASE),
+                delivered("1.5", verify_at=None),
+                delivered("1.6", peer="OTHER"),
+                delivered("1.7", state=DeliveryState.COMMITTED),
+                delivery("1.8", job_id="j2"),
+                delivery("1.9", job_id="j3"),
+            ]
+        )
+    with database.read() as tx:
+        due = tx.deliveries.to_verify("PACS", NOW, limit=10)
+        assert [d.sop_instance_uid for d in due] == ["1.3", "1.1", "1.2"]
+        assert tx.deliveries.to_verify("PACS", NOW, limit=1) == due[:1]
+        assert tx.deliveries.unsent_jobs("PACS", {"j1", "j2"}) == {"j2"}
+        assert tx.deliveries.unverified() == {"PACS": (4, NOW), "OTHER": (1, NOW)}
+
+
+def test_a_look_is_put_off_only_while_nobody_has_moved_the_delivery(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivered("1.1"), delivered("1.2")])
+    with database.write() as tx:
+        first, second = tx.deliveries.to_verify("PACS", NOW, limit=10, lock=True)
+        tx.deliveries.update(second, replace(second, state=DeliveryState.COMMITTED, verify_at=None))
+        tx.deliveries.look_again([first, second], verify_at=NOW + LEASE, reason="not yet", transaction_uid="2.25.1")
+    with database.write() as tx:
+        put_off, committed = tx.deliveries.held([second.id, first.id])
+    assert put_off == replace(first, verify_at=NOW + LEASE, reason="not yet", transaction_uid="2.25.1")
+    assert (committed.state, committed.verify_at, committed.reason) == (DeliveryState.COMMITTED, None, None)
+
+
+def test_many_that_verify_never_share(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivered(f"1.{n}", job_id=f"j{n}") for n in range(20)])
+    taken: list[int] = []
+
+    def take() -> None:
+        for _ in range(10):
+            with database.write() as tx:
+                due = tx.deliveries.to_verify("PACS", NOW, limit=4, lock=True)
+                tx.deliveries.look_again(due, verify_at=NOW + LEASE)
+            taken.extend(d.id for d in due)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 20
+
+
+def test_an_asked_commitment_comes_out_as_it_went_in(database: Database) -> None:
+    asked = AskedCommitment("2.25.1", "PACS", "1.2.3", {7: 1, 8: 2}, 1, NOW)
+    with database.write() as tx:
+        tx.asked_commitments.add(asked)
+        assert tx.asked_commitments.get("2.25.2") is None
+        tx.asked_commitments.accepted("2.25.1", NOW + LEASE)
+    with database.write() as tx:
+        assert tx.asked_commitments.get("2.25.1") == replace(asked, accepted_at=NOW + LEASE)
+        tx.asked_commitments.reported("2.25.1", NOW + 2 * LEASE)
+    with database.read() as tx:
+        assert tx.asked_commitments.get("2.25.1") == replace(
+            asked, accepted_at=NOW + LEASE, reported_at=NOW + 2 * LEASE
+        )
 
 
 def test_manifests_are_found_by_study_and_by_instance(database: Database) -> None:

@@ -110,6 +110,19 @@ def test_a_report_on_the_association_of_the_request(node: Node, archive: Archive
     ]
 
 
+def test_reports_between_two_requests_and_their_answers(node: Node, archive: Archive) -> None:
+    archive.reports_first = True
+    node.sent(archive)
+    node.house.job_of_another_study()
+    everything(node.house.outbox(peer=node.peer))
+    archive.keep(made(SOPInstanceUID="2.25.91"))
+    assert node.asking(report_seconds=30).verify() == 4
+    assert archive.statuses == [0, 0]
+    assert node.states() == [COMMITTED] * 3
+    with node.house.database.read() as tx:
+        assert [d.state for d in tx.deliveries.of_study("1.9")] == [COMMITTED]
+
+
 def test_half_is_reported_twice_on_an_association_of_the_archive(node: Node, archive: Archive) -> None:
     archive.loses = {"2.25.2"}
     archive.reasons = {"2.25.3": 0x0110}
