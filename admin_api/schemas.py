@@ -133,7 +133,7 @@ class JobOut(Schema):
     timings: Annotated[dict[str, float] | None, Field(description="Seconds by stage.")]
     priority: Annotated[Priority, Field(description="0 routine, 1 high, 2 STAT: the most urgent is run first.")]
     role: Annotated[Role, Field(description="Results of a shadow or control are never sent.")]
-    noticed: Annotated[bool, Field(description="Ended without results, and whoever is to be told is owed a notice.")]
+    noticed: Annotated[bool, Field(description="It ended without results, and a notice of that is owed where one is.")]
 
 
 class DeliveryOut(Schema):
@@ -188,7 +188,7 @@ class AsideOut(Schema):
     sop_instance_uid: str | None
     study_uid: str | None
     digest: str | None
-    revision: Annotated[int, Field(description="Of the study, that a correction came in; 0 for all others.")]
+    revision: Annotated[int, Field(description="The study revision that a correction came in; 0 for all others.")]
 
 
 class EventOut(Schema):
