@@ -26,6 +26,7 @@ from node.files.registries import Registries, Server
 from node.observe.metrics import Metrics
 from node.services.locate import Locate
 from node.services.models import Models
+from node.services.notices import Notices
 from node.services.queries import NodeFacts, Queries
 from node.services.receive import read_aside, read_kept
 from node.services.recover import Recover
@@ -170,6 +171,11 @@ class Core:
     def replay(self) -> Replay:
         """The service that queues replays."""
         return Replay(self.database.write, self.clock, node=self.node_uid)
+
+    def notices(self) -> Notices:
+        """The service that tells peers that a job had no results."""
+        database = self.database
+        return Notices(database.write, database.read, self.clock, self.files, self.provenance, self.profiles)
 
     def locate(self) -> Locate:
         """Where the files of a version lie, and what they may do."""

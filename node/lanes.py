@@ -17,6 +17,7 @@ from node.domain.errors import AinodeError
 from node.ports import Engine
 from node.services.beside import Beside
 from node.services.gate import Gate
+from node.services.notices import Notices
 from node.services.oversight import Oversight
 from node.services.rollout import rollout_of
 from node.services.work import Work
@@ -27,6 +28,7 @@ from pipelines.registry import model_version
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_NOTICES_SECONDS = 1.0
 
 
 def work(core: Core, stop: Stop) -> None:
@@ -35,10 +37,21 @@ def work(core: Core, stop: Stop) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(core.data_dir / "cache" / "torch"))
     lanes = [lane for n in range(len(core.settings.work.device)) for lane in _lanes(core, stop, n)]
     threads = [Thread(target=lane.run, name=lane.name) for lane in lanes]
+    threads.append(Thread(target=_give_notices, args=(core.notices(), stop), name="notices"))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def _give_notices(notices: Notices, stop: Stop) -> None:
+    """Of jobs that ended without results, in whatever process."""
+    while not stop.is_set():
+        try:
+            notices.give()
+        except Exception:
+            log.exception("notices failed; they are looked at again")
+        stop.wait(_NOTICES_SECONDS)
 
 
 def _lanes(core: Core, stop: Stop, number: int) -> list[_Lane]:

@@ -113,6 +113,14 @@ class Jobs(Protocol):
         """Prolong the lease; ``LostLease`` when it is gone."""
         ...
 
+    def unnoticed(self, *, limit: int = 100) -> list[Job]:
+        """Refused and dead jobs of which nobody has looked yet whether somebody is owed a notice, the oldest first."""
+        ...
+
+    def mark_noticed(self, job: Job) -> bool:
+        """Mark a job as looked at; False where it was before, or has moved on."""
+        ...
+
     def owned(self) -> list[Job]:
         """Running jobs, whoever runs them."""
         ...

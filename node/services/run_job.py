@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_sr.check import check
 from dicom_sr.compose import compose, write
+from dicom_sr.recode import recoded
 from node.domain.errors import AinodeError, CheckFailed, InvalidModel, OutOfMemory, Refused
 from node.domain.finding import Findings
 from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
@@ -188,7 +189,8 @@ def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: S
         stage("compose")
         supersedes = job.supersedes.get(profile.name, ())
         composed = compose(job.provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
-        written = [replace(result, profile=profile.name) for result in write(composed, folder)]
+        syntax = profile.transfer_syntax
+        written = [recoded(replace(r, profile=profile.name), syntax) for r in write(composed, folder)]
         stage("check")
         paths = [result.path for result in written]
         found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)

@@ -110,6 +110,16 @@ class JobRepository:
             col(JobRow.owner).is_not_distinct_from(job.owner),
         )
 
+    def unnoticed(self, *, limit: int = 100) -> list[Job]:
+        """Refused and dead jobs that are not marked, the oldest first."""
+        ended = col(JobRow.state).in_([JobState.REFUSED.value, JobState.DEAD.value])
+        chosen = select(JobRow).where(~col(JobRow.noticed), ended).order_by(col(JobRow.created_at)).limit(limit)
+        return [_job(row) for row in self._session.exec(chosen)]
+
+    def mark_noticed(self, job: Job) -> bool:
+        """Compare and set on the mark, the state and the attempt."""
+        return run(self._session, self._same(job).where(~col(JobRow.noticed)).values(noticed=True)) == 1
+
     def owned(self) -> list[Job]:
         """Running jobs, whoever runs them."""
         return self._where(col(JobRow.state) == JobState.RUNNING.value)

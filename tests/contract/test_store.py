@@ -148,6 +148,19 @@ def test_what_a_peer_has_of_the_job_before(database: Database) -> None:
     }
 
 
+def test_a_job_is_noticed_once(database: Database) -> None:
+    refused, dead = job("j1", state=JobState.REFUSED), job("j2", state=JobState.DEAD, created_at=NOW - LEASE)
+    with database.write() as tx:
+        for made in (refused, dead, job("j3"), job("j4", state=JobState.DEAD, noticed=True)):
+            tx.jobs.add(made)
+    with database.write() as tx:
+        assert tx.jobs.unnoticed() == [dead, refused]
+        assert tx.jobs.mark_noticed(dead)
+        assert not tx.jobs.mark_noticed(dead)
+        assert not tx.jobs.mark_noticed(replace(refused, state=JobState.DEAD))
+        assert tx.jobs.unnoticed() == [refused]
+
+
 def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     with pytest.raises(RuntimeError, match="half-way"), database.write() as tx:
         tx.studies.add(study())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from config.profiles import TRANSFER_SYNTAXES
+from dicom_sr.recode import recoded
 from node.domain.finding import Code, Findings
-from node.domain.job import JobInput, JobOutput, Outcome
+from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
 from node.domain.model import ModelVersion, Qualification
 from node.domain.profile import FULL, Profile
 from node.domain.study import StudyContent
@@ -18,7 +22,8 @@ from node.domain.volume import Volume
 from node.services.run_job import run_job
 from pipelines.contract import Selection, Stage
 from pipelines.read.volume import read_volume
-from tests.builders import change, study_of, tiny_series
+from tests import objects
+from tests.builders import change, instance_file, study_of, tiny_series
 from tests.builders_results import PROVENANCE, region
 
 
@@ -74,6 +79,34 @@ def test_every_profile_has_a_set_of_its_own(series: list[Path], tmp_path: Path) 
     assert {r.series_uid for r in sets["full"]}.isdisjoint(r.series_uid for r in sets["site"])
     said = {name: {str(dcmread(r.path).ContentQualification) for r in found} for name, found in sets.items()}
     assert said == {"full": {"RESEARCH"}, "site": {"PRODUCT"}}
+
+
+@pytest.fixture(scope="module")
+def plain(series: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Sequence[ResultFile]:
+    return ran(series, tmp_path_factory.mktemp("plain") / "out", FULL).results
+
+
+@pytest.mark.parametrize("word", sorted(TRANSFER_SYNTAXES))
+def test_images_are_in_the_transfer_syntax_that_is_wanted(
+    tmp_path: Path, word: str, plain: Sequence[ResultFile]
+) -> None:
+    wanted = str(TRANSFER_SYNTAXES[word])
+    for result in plain:
+        copy = replace(result, path=Path(shutil.copy(result.path, tmp_path)))
+        same, other = dcmread(result.path), recoded(copy, wanted)
+        written = dcmread(other.path)
+        assert str(written.file_meta.TransferSyntaxUID) == other.transfer_syntax_uid
+        whole = same.get("BitsAllocated", 0) in (8, 16)
+        anything = word in ("implicit-little", "deflated")
+        assert other.transfer_syntax_uid == (wanted if whole or anything else objects.EXPLICIT)
+        assert other.size == other.path.stat().st_size
+        assert instance_file(other.path).digest == other.digest
+        assert written.SOPInstanceUID == other.sop_instance_uid == result.sop_instance_uid
+        if "PixelData" in same:
+            assert np.array_equal(written.pixel_array, same.pixel_array)
+            assert written.PhotometricInterpretation == same.PhotometricInterpretation
+            del written.PixelData, same.PixelData
+        assert written == same
 
 
 def test_one_set_lies_where_it_is_wanted(series: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,210 @@
+"""The AI did not run: told once to whoever wants to be told, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from node.domain.instance import Origin
+from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
+from node.domain.profile import NoticeKind, Profile
+from node.ports import Transaction, UnitOfWork
+from node.services.notices import Notices
+from node.services.requeue import Requeue
+from tests import objects
+from tests.house import CHEST, House, everything, provenance, succeed
+
+SR, OTHER = Profile("told", notice=NoticeKind.SR), Profile("also told", notice=NoticeKind.SR)
+SILENT = Profile("silent")
+
+
+def refuses(job: JobInput) -> JobOutput:
+    return JobOutput(Outcome.REFUSED, reason="no-lungs: there are none")
+
+
+def fails(job: JobInput) -> JobOutput:
+    return JobOutput(Outcome.FAILED, reason="InvalidInput: the grid is odd")
+
+
+class NoticeHouse(House):
+    """A house whose studies have real headers."""
+
+    def notices(self, profiles: Mapping[str, Profile] | None = None, write: Transaction | None = None) -> Notices:
+        return Notices(
+            write or self.database.write, self.database.read, self.clock, self.files, provenance,
+            {"PACS": SR} if profiles is None else profiles,
+        )  # fmt: skip
+
+    def routed(self, number: int = 1) -> Job:
+        """A settled study of one more slice, routed."""
+        sent = objects.incoming(SOPInstanceUID=f"1.2.3.{number}", PatientName="Doe^Jane", AccessionNumber="A-1")
+        from node.services.receive import Receive
+
+        kept: list[object] = []
+        Receive(self.files, lambda uid: None, lambda uid: False, kept.append, self.clock).store(sent)
+        self.assemble.index(kept)  # type: ignore[arg-type]
+        self.clock.tick(11)
+        self.assemble.settle()
+        self.dispatch.route()
+        with self.database.read() as tx:
+            return tx.jobs.latest()[0]
+
+    def owed(self) -> list[tuple[str, str]]:
+        with self.database.read() as tx:
+            return [(d.peer, d.sop_instance_uid) for d in tx.deliveries.latest()[::-1]]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[NoticeHouse]:
+    made = NoticeHouse(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_refused_study_is_told_of_once(house: NoticeHouse) -> None:
+    job = house.routed()
+    notices = house.notices()
+    assert notices.give() == 0
+    house.worker(refuses).work()
+    assert [notices.give(), notices.give(), house.notices().give()] == [1, 0, 0]
+    with house.database.read() as tx:
+        (kept,) = tx.instances.of_job(job.id)
+        (delivery,) = tx.deliveries.latest()
+        (event,) = [e for e in tx.journal.of_study(job.study_uid) if e.step == "notice"]
+    assert (kept.origin, kept.path.split("/")[1]) == (Origin.RESULT, job.id)
+    assert kept.digest == house.files.digest(kept.path)
+    assert (delivery.peer, delivery.sop_instance_uid, delivery.closes) == ("PACS", kept.sop_instance_uid, True)
+    assert event.detail["peers"] == ["PACS"]
+    said = dcmread(house.files.absolute(kept.path))
+    assert (said.PatientName, said.AccessionNumber, said.StudyInstanceUID) == ("Doe^Jane", "A-1", "1.2.3")
+    assert "no-lungs: there are none" in said.to_json()
+    everything(house.outbox())
+    assert house.sender.stored == [f"{kept.sop_instance_uid}.dcm"]
+    assert not house.files.absolute(f"work/{job.id}-notice").exists()
+
+
+def test_a_dead_job_is_told_of_and_one_that_is_tried_again_is_not(house: NoticeHouse) -> None:
+    house.routed()
+    notices = house.notices()
+    house.worker(lambda job: replace(fails(job), retry=True), attempts=2).work()
+    assert notices.give() == 0
+    house.clock.tick(60)
+    house.worker(lambda job: replace(fails(job), retry=True), attempts=2).work()
+    assert notices.give() == 1
+
+
+def test_who_wants_none_gets_none_and_is_not_asked_again(house: NoticeHouse) -> None:
+    house.routed()
+    house.worker(refuses).work()
+    assert house.notices({"PACS": SILENT}).give() == 0
+    assert house.notices().give() == 0  # the profile was changed afterwards: the past is not told
+    assert house.owed() == []
+
+
+def test_each_profile_has_a_notice_of_its_own(tmp_path: Path) -> None:
+    house = NoticeHouse(tmp_path, routes=[replace(CHEST, send_to=("PACS", "SECOND", "VIEWER", "ARCHIVE"))])
+    house.routed()
+    house.worker(refuses).work()
+    profiles = {"PACS": SR, "SECOND": SR, "VIEWER": OTHER, "ARCHIVE": SILENT}
+    assert house.notices(profiles).give() == 2
+    owed = dict(house.owed())
+    assert list(owed) == ["PACS", "SECOND", "VIEWER"]
+    assert owed["PACS"] == owed["SECOND"] != owed["VIEWER"]
+    house.close()
+
+
+def test_what_goes_nowhere_and_what_succeeded_is_told_to_nobody(tmp_path: Path) -> None:
+    house = NoticeHouse(tmp_path, routes=[replace(CHEST, send_to=())])
+    house.routed()
+    house.worker(refuses).work()
+    assert house.notices().give() == 0
+    house.close()
+
+
+def test_another_revision_speaks_for_itself(house: NoticeHouse) -> None:
+    house.routed(1)
+
+    def meanwhile(job: JobInput) -> JobOutput:
+        house.routed(2)
+        return refuses(job)
+
+    house.worker(meanwhile).work()
+    assert house.notices().give() == 0
+    house.worker(succeed).work()
+    assert house.notices().give() == 0
+    assert len(house.owed()) == 3
+
+
+class PowerCut(RuntimeError):
+    pass
+
+
+def cut(write: Transaction) -> Transaction:
+    """A transaction that never commits."""
+
+    @contextmanager
+    def transaction() -> Iterator[UnitOfWork]:
+        with write() as tx:
+            yield tx
+            raise PowerCut
+
+    def open_() -> AbstractContextManager[UnitOfWork]:
+        return transaction()
+
+    return open_
+
+
+def test_a_crash_before_the_rows_gives_one_notice_in_the_end(house: NoticeHouse) -> None:
+    job = house.routed()
+    house.worker(refuses).work()
+    with pytest.raises(PowerCut):
+        house.notices(write=cut(house.database.write)).give()
+    assert house.owed() == []
+    assert house.notices().give() == 1
+    ((peer, uid),) = house.owed()
+    with house.database.read() as tx:
+        kept = tx.instances.get(uid)
+    assert peer == "PACS"
+    assert kept is not None
+    assert kept.digest == house.files.digest(kept.path)
+    assert len(list(house.files.absolute(f"results/{job.id}").rglob("*.dcm"))) == 2
+
+
+def test_a_job_that_is_queued_again_is_not_told_of_twice_and_its_result_replaces_the_notice(house: NoticeHouse) -> None:
+    job = house.routed()
+    house.worker(fails).work()
+    house.notices().give()
+    Requeue(house.database.write, house.clock).requeue_job(job.id, "ann")
+    house.worker(fails).work()
+    assert house.notices().give() == 0
+    Requeue(house.database.write, house.clock).requeue_job(job.id, "ann")
+    seen: list[JobInput] = []
+
+    def run(given: JobInput) -> JobOutput:
+        seen.append(given)
+        return succeed(given)
+
+    house.worker(run, profiles={"PACS": SR}).work()
+    ((_, notice), *results) = house.owed()
+    assert [r.sop_instance_uid for r in seen[0].supersedes["told"]] == [notice]
+    assert len(results) == 3
+
+
+def test_headers_that_cannot_be_read_are_said_and_stop_no_other_notice(house: NoticeHouse) -> None:
+    job = house.routed()
+    house.worker(refuses).work()
+    with house.database.read() as tx:
+        (source,) = tx.instances.of_study("1.2.3")
+    house.files.absolute(source.path).write_bytes(b"nothing")
+    assert house.notices().give() == 0
+    with house.database.read() as tx:
+        (event,) = [e for e in tx.journal.of_study("1.2.3") if e.step == "notice"]
+        done = tx.jobs.get(job.id)
+    assert "InvalidDicomError" in event.detail["problem"]
+    assert done is not None
+    assert (done.state, done.noticed) == (JobState.REFUSED, True)
