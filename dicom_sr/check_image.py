@@ -240,7 +240,7 @@ def _capture_source(result: Result, everything: Set) -> Iterator[str]:
     items = result.dataset.SourceImageSequence
     if items[0].PurposeOfReferenceCodeSequence[0].CodeValue != codes.SOURCE_FOR_PROCESSING.value:
         yield "the source image has no purpose"
-    if not everything.in_patient or len(items) > 1:  # a page about several images lies nowhere
+    if not everything.in_patient or "SUMMARY" in result.dataset.ImageType:  # a page about several images lies nowhere
         if "ImagePositionPatient" in result.dataset:
             yield "it has a position, its source has none"
         return
