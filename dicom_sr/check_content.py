@@ -243,7 +243,7 @@ def _lies(item: Dataset, finding: Region | Mark, slices: dict[tuple[str, int | N
 
 
 def _research(result: Result, _: Set) -> Iterator[str]:
-    said = any("diagnostic" in str(item.TextValue) for item in content(result.dataset) if item.ValueType == "TEXT")
+    said = any("diagn" in str(item.TextValue).lower() for item in content(result.dataset) if item.ValueType == "TEXT")
     if result.dataset.get("ContentQualification") != Qualification.PRODUCT and not said:
         yield "the report does not say that it is not for diagnostic use"
 

@@ -42,6 +42,9 @@ def _rectangle(top: float, bottom: float, left: float, right: float) -> NDArray[
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], np.float64)
 
 
+_CORNERS = 4  # of a rectangle
+
+
 @dataclass(frozen=True, eq=False)
 class Outline:
     """A mark on slice ``k``: ``points`` (n, 2) as (column, row), as `bounding_rectangle` counts them."""
@@ -75,7 +78,9 @@ def outlines(mark: Mark, shape: tuple[int, int, int]) -> list[Outline]:
         raise InvalidInput(f"{mark.key}.points", "lie outside of the images", "Give indices of the volume")
     flat = points[:, :0:-1] + 0.5
     if mark.shape is Shape.POLYGON:
-        flat = np.concatenate([flat, flat[:1]])
+        # OHIF takes a closed line of four corners for an upright rectangle; one more point on its last side is none.
+        between = [(flat[-1:] + flat[:1]) / 2] if len(flat) == _CORNERS else []
+        flat = np.concatenate([flat, *between, flat[:1]])
     return [Outline(int(slices[0]), flat)]
 
 

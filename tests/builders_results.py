@@ -39,6 +39,9 @@ ORIENTATIONS = {
     "axial": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
     "oblique": ((_c, _s, 0.0), (-_s * _c, _c * _c, _s)),
     "reversed": ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),
+    "sagittal": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
+    "coronal": ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
+    "anisotropic": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
 }
 
 PROVENANCE = Provenance(
@@ -86,10 +89,11 @@ class Case:
 def affine(orientation: str) -> NDArray[np.float64]:
     """Of the volume: (slice, row, column) to mm, slices along cross(row cosines, column cosines)."""
     row, column = (np.array(v) for v in ORIENTATIONS[orientation])
+    spacing = (4.0, 0.5, 1.25) if orientation == "anisotropic" else SPACING
     matrix = np.eye(4)
-    matrix[:3, 0] = np.cross(row, column) * SPACING[0]
-    matrix[:3, 1] = column * SPACING[1]
-    matrix[:3, 2] = row * SPACING[2]
+    matrix[:3, 0] = np.cross(row, column) * spacing[0]
+    matrix[:3, 1] = column * spacing[1]
+    matrix[:3, 2] = row * spacing[2]
     matrix[:3, 3] = (-20.0, 35.0, -410.0)
     return matrix
 
@@ -221,8 +225,7 @@ def _singles(place: NDArray[np.float64]) -> list[Dataset]:
         ds.InstanceNumber = SLICES - k
         ds.ImagePositionPatient = _ds(place[:3, 3] + k * place[:3, 0])
         ds.ImageOrientationPatient = _orientation(place)
-        ds.PixelSpacing = [str(v) for v in SPACING[1:]]
-        ds.SliceThickness = "2.5"
+        ds.PixelSpacing, ds.SliceThickness = _spacing(place)
         headers.append(ds)
     return headers
 
@@ -236,7 +239,7 @@ def _enhanced(place: NDArray[np.float64]) -> list[Dataset]:
     ds = _common("1", EnhancedCTImageStorage)
     ds.InstanceNumber, ds.NumberOfFrames = 1, SLICES + 2
     measures, orientation, shared = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = [str(v) for v in SPACING[1:]], "2.5"
+    measures.PixelSpacing, measures.SliceThickness = _spacing(place)
     orientation.ImageOrientationPatient = _orientation(place)
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
     ds.SharedFunctionalGroupsSequence = [shared]
@@ -257,7 +260,13 @@ def _ds(values: Sequence[float] | NDArray[np.float64]) -> list[str]:
 
 
 def _orientation(place: NDArray[np.float64]) -> list[str]:
-    return _ds([*(place[:3, 2] / SPACING[2]), *(place[:3, 1] / SPACING[1])])
+    return _ds([*(place[:3, 2] / np.linalg.norm(place[:3, 2])), *(place[:3, 1] / np.linalg.norm(place[:3, 1]))])
+
+
+def _spacing(place: NDArray[np.float64]) -> tuple[list[str], str]:
+    """PixelSpacing and SliceThickness."""
+    slices, rows, columns = (f"{np.linalg.norm(place[:3, n]):.8g}" for n in range(3))
+    return [rows, columns], slices
 
 
 def save_sources(headers: Sequence[Dataset], folder: Path) -> None:

@@ -89,30 +89,29 @@ def _mode(postprocessing: Compose | None) -> Any:
     return mode
 
 
-def on_volume(found: Boxes, volume: Volume, side: SideFile) -> list[tuple[int, float, NDArray[np.bool_]]]:
-    """(label, score, mask) of every box with at least ``side.min_score``, highest score first.
+def on_volume(found: Boxes, volume: Volume, side: SideFile) -> list[tuple[int, float, NDArray[np.float64]]]:
+    """(label, score, corners) of every box with at least ``side.min_score``, highest score first.
 
-    A voxel belongs to a box when its centre lies in it; a box between centres takes the nearest voxel. The box keeps
-    the directions of the image that was analysed, so on an oblique grid its mask is oblique.
+    ``corners`` (2, 3) are the lowest and the highest, in the index of ``volume``. On a grid that is oblique to the
+    image that was analysed they are those of the upright box around the oblique one. A box beside the volume is left
+    out.
     """
-    to_image = index_map(found.affine, volume)
+    to_volume = np.linalg.inv(index_map(found.affine, volume)).astype(np.float64)
     boxes = boxes_of(found.item, found.postprocessing)
-    return [(box.label, box.score, _mask(box, to_image, volume)) for box in boxes if box.score >= side.min_score]
+    placed = [(box, _corners(box, to_volume)) for box in boxes if box.score >= side.min_score]
+    upper = np.array(volume.shape) - 0.5
+    return [
+        (box.label, box.score, corners)
+        for box, corners in placed
+        if (corners[1] > -0.5).all() and (corners[0] < upper).all()
+    ]
 
 
-def _mask(box: Box, to_image: NDArray[np.float64], volume: Volume) -> NDArray[np.bool_]:
-    to_volume = np.linalg.inv(to_image)
+def _corners(box: Box, to_volume: NDArray[np.float64]) -> NDArray[np.float64]:
     corners = np.array(list(product(*box.corners.T)))
     around = corners @ to_volume[:3, :3].T + to_volume[:3, 3]
-    shape = np.array(volume.shape)
-    low = np.clip(np.floor(around.min(axis=0)).astype(int), 0, shape - 1)
-    high = np.clip(np.ceil(around.max(axis=0)).astype(int) + 1, low + 1, shape)
-    index = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
-    place = index @ to_image[:3, :3].T + to_image[:3, 3]
-    inside = ((place >= box.corners[0]) & (place <= box.corners[1])).all(axis=-1)
-    mask = np.zeros(volume.shape, np.bool_)
-    mask[tuple(map(slice, low, high))] = inside
-    if not inside.any():
-        centre = to_volume[:3, :3] @ box.corners.mean(axis=0) + to_volume[:3, 3]
-        mask[tuple(np.clip(np.rint(centre).astype(int), 0, shape - 1))] = True
-    return mask
+    low, high = around.min(axis=0), around.max(axis=0)
+    # A box thinner than a voxel is drawn as one, or it could not be seen.
+    thin = high - low < 1
+    middle = (low + high) / 2
+    return np.array([np.where(thin, middle - 0.5, low), np.where(thin, middle + 0.5, high)])

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.domain.errors import InvalidModel
-from node.domain.finding import Code, Evaluation, Findings, Measurement, Region
+from node.domain.finding import Code, Evaluation, Findings, Mark, Region, Shape
+from node.domain.mask import LabelMap, Mask
 from node.domain.volume import Volume
-from pipelines.bundle.measure import Mask, measure
+from pipelines.bundle.measure import measure
 from pipelines.bundle.metadata import DataFormat
 from pipelines.bundle.sidefile import Label, Measure, SideFile
 
 _SCHEME = "99AINODE"
 _GENERIC_SITE = Code("38866009", "SCT", "Body part")
-_CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
-_PERCENT = Code("%", "UCUM", "Percent")
 _SOFT_TISSUE = 40.0, 400.0
 _NO_LENGTHS = "The image says no spacing: lengths and areas are not measured."
 _CLASS = Code("CLASS", _SCHEME, "Classification")
@@ -51,22 +51,48 @@ def segmentation(result: NDArray[np.float32], volume: Volume, side: SideFile, da
     return _findings(volume, side, regions, notes=notes)
 
 
-def detection(boxes: Iterable[tuple[int, float, Mask]], volume: Volume, side: SideFile) -> Findings:
-    """Regions of boxes: (label, score, mask of the box on the grid of ``volume``), highest score first."""
+def detection(boxes: Iterable[tuple[int, float, NDArray[np.float64]]], volume: Volume, side: SideFile) -> Findings:
+    """Marks of boxes: (label, score, (2, 3) corners in the index of ``volume``), highest score first."""
     labels = {label.index: label for label in side.labels}
-    regions = []
-    for number, (index, score, mask) in enumerate(boxes, start=1):
+    marks = []
+    for number, (index, score, corners) in enumerate(boxes, start=1):
         label = labels.get(index)
         if label is None:
             fix = "Add an entry with this label"
             raise InvalidModel("ainode.yaml: labels", f"the detector gave {index}, which has no entry", fix)
-        certainty = Measurement("certainty_percent", _CERTAINTY, 100.0 * score, _PERCENT)
-        numbered = label.model_copy(update={"key": f"{label.key}_{number}", "name": f"{label.name} {number}"})
-        regions.append(_region(numbered, mask, volume, side, certainty))
-    notes = ["Regions are boxes around what was found, not its outline."] if regions else []
-    if not regions:
+        # What a label is measured by default is that of an outline; the voxels of a box are measured where it is asked.
+        wanted = label.measure or ()
+        marks.append(
+            Mark(
+                key=f"{label.key}_{number}",
+                label=f"{label.name} {number}",
+                shape=Shape.BOX,
+                points=corners,
+                type=label.type,
+                site=_site(label),
+                laterality=label.laterality,
+                category=label.category,
+                confidence=score,
+                colour=label.colour or _colour(label.index),
+                measurements=tuple(measure(wanted, _inside(corners, volume), volume)) if wanted else (),
+            )
+        )
+    notes = []
+    if not marks:
         notes.append(f"Nothing was found with a score of at least {side.min_score:g}.")
-    return _findings(volume, side, regions, notes=notes)
+    return replace(_findings(volume, side, [], notes=notes), marks=tuple(marks))
+
+
+def _inside(corners: NDArray[np.float64], volume: Volume) -> NDArray[np.bool_]:
+    """The voxels whose centres lie in a box; the nearest one where none does."""
+    last = np.array(volume.shape) - 1
+    low, high = np.ceil(np.maximum(corners[0], 0)).astype(int), np.floor(np.minimum(corners[1], last)).astype(int)
+    middle = np.clip(np.rint(corners.mean(axis=0)).astype(int), 0, last)
+    none = low > high
+    low, high = np.where(none, middle, low), np.where(none, middle, high)
+    mask = np.zeros(volume.shape, np.bool_)
+    mask[tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True))] = True
+    return mask
 
 
 def classification(scores: NDArray[np.float32], volume: Volume, side: SideFile, data: DataFormat) -> Findings:
@@ -116,7 +142,7 @@ def _masks(result: NDArray[np.float32], side: SideFile) -> Iterator[tuple[int, M
         if len(result) != 1:
             fix = "Write channel instead of label"
             raise InvalidModel("ainode.yaml: labels", f"the result has {len(result)} channels, no label map", fix)
-        yield from ((int(n), result[0] == n) for n in np.unique(result[0]) if n != 0)
+        yield from _labels(result[0])
         return
     for n, channel in enumerate(result):
         mask = channel >= (0.5 if side.threshold is None else side.threshold)
@@ -124,7 +150,21 @@ def _masks(result: NDArray[np.float32], side: SideFile) -> Iterator[tuple[int, M
             yield n, mask
 
 
-def _region(label: Label, mask: Mask, volume: Volume, side: SideFile, *more: Measurement) -> Region:
+def _labels(result: NDArray[np.float32]) -> Iterator[tuple[int, Mask]]:
+    """The masks of a label map, all of them one array as long as their numbers are those of one."""
+    numbers = [int(n) for n in np.unique(result) if n != 0]
+    if not numbers or numbers[0] < 0 or numbers[-1] > np.iinfo(np.uint16).max:
+        yield from ((n, result == n) for n in numbers)
+        return
+    labels = LabelMap(result.astype(np.uint8) if numbers[-1] < 256 else result.astype(np.uint16))
+    yield from ((n, labels.mask(n)) for n in numbers)
+
+
+def _site(label: Label) -> Code:
+    return label.site or (label.type if label.type.scheme == "SCT" else _GENERIC_SITE)
+
+
+def _region(label: Label, mask: Mask, volume: Volume, side: SideFile) -> Region:
     default = (Measure.VOLUME,) if len(volume.sources) > 1 and volume.in_patient else (Measure.AREA,)
     wanted = next(each for each in (label.measure, side.measure, default) if each is not None)
     return Region(
@@ -133,10 +173,10 @@ def _region(label: Label, mask: Mask, volume: Volume, side: SideFile, *more: Mea
         mask=mask,
         category=label.category,
         type=label.type,
-        site=label.site or (label.type if label.type.scheme == "SCT" else _GENERIC_SITE),
+        site=_site(label),
         laterality=label.laterality,
         colour=label.colour or _colour(label.index),
-        measurements=(*more, *measure(wanted, mask, volume)),
+        measurements=tuple(measure(wanted, mask, volume)),
     )
 
 

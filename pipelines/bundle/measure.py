@@ -12,13 +12,12 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
 from node.domain.finding import Code, Measurement
+from node.domain.mask import Mask, areas
 from node.domain.volume import Volume
 from pipelines.bundle.sidefile import Measure
 
 # What has no meaning in pixels.
 _LENGTHS = frozenset({Measure.VOLUME, Measure.AREA, Measure.DIAMETER})
-
-Mask = NDArray[np.bool_]
 
 _ML = Code("ml", "UCUM", "milliliter")
 _MM = Code("mm", "UCUM", "millimeter")
@@ -59,30 +58,35 @@ def measure(wanted: tuple[Measure, ...], mask: Mask, volume: Volume) -> Iterator
     Args:
         mask: (slices, rows, columns), on the grid of ``volume``.
     """
+    if not wanted:
+        return
+    slices = np.flatnonzero(areas(mask))
+    near = slice(int(slices[0]), int(slices[-1]) + 1)
+    inside = np.asarray(mask[near])
     for name in wanted:
         if name in _LENGTHS and not volume.in_mm:
             continue
         if name in _STATISTICS:
             statistic = _STATISTICS[name]
             concept = _ATTENUATION if volume.unit == "HU" else _SIGNAL if volume.in_patient else _PIXEL_VALUE
-            value = statistic.of(volume.voxels[mask])
+            value = statistic.of(volume.voxels[near][inside])
             yield Measurement(
                 name.value, concept, value, _UNITS.get(volume.unit, _ONE), derivation=statistic.derivation
             )
         elif name is Measure.VOLUME:
-            ml = float(np.count_nonzero(mask)) * volume.voxel_ml
+            ml = float(np.count_nonzero(inside)) * volume.voxel_ml
             yield Measurement(name.value, _VOLUME, ml, _ML, method=_VOXEL_SUM)
         elif name is Measure.AREA:
             _, down, along = volume.spacing
-            yield Measurement(name.value, _AREA, float(np.count_nonzero(mask)) * down * along, _MM2)
+            yield Measurement(name.value, _AREA, float(np.count_nonzero(inside)) * down * along, _MM2)
         elif name is Measure.COUNT:
-            _, count = ndimage.label(mask, ndimage.generate_binary_structure(3, 3))
+            _, count = ndimage.label(inside, ndimage.generate_binary_structure(3, 3))
             yield Measurement(name.value, _COUNT, float(count), _ONE, digits=0)
         elif name is Measure.DIAMETER:
-            yield Measurement(name.value, _DIAMETER, longest_diameter_mm(mask, volume), _MM)
+            yield Measurement(name.value, _DIAMETER, longest_diameter_mm(inside, volume), _MM)
 
 
-def longest_diameter_mm(mask: Mask, volume: Volume) -> float:
+def longest_diameter_mm(mask: NDArray[np.bool_], volume: Volume) -> float:
     """The longest diameter within one slice, from outer edge to outer edge, in mm.
 
     As RECIST measures a lesion in the plane of the scan (Eisenhauer et al., Eur J Cancer 2009;45:228).

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from node.domain.errors import InvalidModel, OutOfMemory, Refused, Unavailable
-from node.domain.finding import Findings
+from node.domain.finding import Findings, Shape
 from node.domain.volume import Volume
 from pipelines.bundle import open_version, problems
 from pipelines.contract import Pipeline
@@ -47,7 +47,7 @@ def run(directory: Path, *volumes: Volume, trust_code: bool = False) -> Findings
 
 def only_mask(found: Findings) -> NDArray[np.bool_]:
     (region,) = found.regions
-    return region.mask
+    return np.asarray(region.mask)
 
 
 @pytest.mark.parametrize("as_yaml", [False, True], ids=["JSON", "YAML"])
@@ -346,14 +346,14 @@ def test_a_box_comes_back_around_what_it_was_drawn_around(grid: str, tmp_path: P
         described=metadata({}, type_="object"),
         scripts={"scripts/inferer.py": _SCRIPT},
     )
-    (region,) = run(directory, found, trust_code=True).regions
-    assert region.key == "ball_1"
-    assert [(m.key, round(m.value, 1)) for m in region.measurements] == [("certainty_percent", 90.0)]
-    assert (mask & region.mask).sum() >= 0.98 * mask.sum()
+    (mark,) = run(directory, found, trust_code=True).marks
+    assert (mark.key, mark.shape, round(mark.confidence or 0, 3)) == ("ball_1", Shape.BOX, 0.9)
+    where = np.argwhere(mask)
+    inside = ((where >= mark.points[0] - 0.5) & (where <= mark.points[1] + 0.5)).all(axis=1)
+    assert inside.mean() >= 0.98
     if grid != "oblique":  # where the box is upright on both grids, it is the bounding box, to a voxel of either
-        where, box = np.argwhere(mask), np.argwhere(region.mask)
-        assert np.abs(where.min(0) - box.min(0)).max() <= 2
-        assert np.abs(where.max(0) - box.max(0)).max() <= 2
+        assert np.abs(where.min(0) - mark.points[0]).max() <= 2
+        assert np.abs(where.max(0) - mark.points[1]).max() <= 2
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MONAI's detector
@@ -368,9 +368,9 @@ def test_a_detector_of_monai_runs_without_the_scripts_of_its_bundle(tmp_path: Pa
         described=metadata({}, type_="object"),
         weights=_detector_weights(),
     )
-    regions = run(directory, found).regions
-    assert 1 <= len(regions) <= 3
-    scores = [region.measurements[0].value for region in regions]
+    marks = run(directory, found).marks
+    assert 1 <= len(marks) <= 3
+    scores = [mark.confidence or 0 for mark in marks]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -384,7 +384,7 @@ def test_a_detector_that_finds_nothing_says_so(tmp_path: Path) -> None:
         scripts={"scripts/inferer.py": _SCRIPT},
     )
     findings = run(directory, found, trust_code=True)
-    assert findings.regions == ()
+    assert findings.regions == findings.marks == ()
     assert "Nothing was found with a score of at least 1." in findings.notes
 
 
