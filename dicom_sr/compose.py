@@ -18,6 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_sr import capture, report, segmentation
 from dicom_sr.header import identity, local, normalised, planes, stamp
+from dicom_sr.terms import localised
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
@@ -51,6 +52,7 @@ def compose(
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
+    findings = localised(findings, profile.language)
     volume = findings.volume
     places = planes(volume, list(headers)) if volume.in_patient else [None] * len(headers)
     who = identity(headers[0] if identified is None else identified)
