@@ -59,31 +59,31 @@ def build(
     keys = key_slices(findings, painter.area)
     every = range(findings.volume.shape[0])
     shown = {Captures.NONE: [], Captures.KEY: keys, Captures.EVERY: list(every)}[profile.captures]
-    shell = _shell(provenance, profile, language, series_number=series_number)
+    shell = shell_of(provenance, profile, language, series_number=series_number)
     finish(shell)
 
     drawn: list[Image.Image] = []
     if profile.summary:
         drawn = _summary_pages(provenance, painter, language, at, keys, [] if profile.multiframe else shown)
     for number, page in enumerate(drawn, 1):
-        capture = _instance(shell, result_uid(provenance, profile, "SC", f"page {number}"), number)
+        capture = instance_of(shell, result_uid(provenance, profile, "SC", f"page {number}"), number)
         # Added anew: elements of the shell are those of every capture.
         capture.add_new("ImageType", "CS", ["DERIVED", "SECONDARY", SUMMARY])
-        _common_to_series(capture, headers[0], planes[0])
+        common_to_series(capture, headers[0], planes[0])
         _refer(capture, findings, headers, keys)
-        _pixels(capture, np.asarray(page))
+        set_pixels(capture, np.asarray(page))
         yield capture
     if profile.multiframe and shown:
-        capture = _instance(shell, result_uid(provenance, profile, "SC", "frames"), len(drawn) + 1)
+        capture = instance_of(shell, result_uid(provenance, profile, "SC", "frames"), len(drawn) + 1)
         _frames(capture, painter, headers, planes, shown)
         yield capture
         return
     for number, k in enumerate(shown, len(drawn) + 1):
-        capture = _instance(shell, result_uid(provenance, profile, "SC", str(k + 1)), number)
-        _common_to_series(capture, headers[k], planes[k])
+        capture = instance_of(shell, result_uid(provenance, profile, "SC", str(k + 1)), number)
+        common_to_series(capture, headers[k], planes[k])
         _refer(capture, findings, headers, [k])
         _place(capture, planes[k], headers[k])
-        _pixels(capture, painter.capture(k))
+        set_pixels(capture, painter.capture(k))
         yield capture
 
 
@@ -109,7 +109,7 @@ def _summary_pages(
     return drawn if len(drawn) == 1 else pages(sheet(len(drawn)), size, language)
 
 
-def _shell(provenance: Provenance, profile: Profile, language: Words, *, series_number: int) -> Dataset:
+def shell_of(provenance: Provenance, profile: Profile, language: Words, *, series_number: int) -> Dataset:
     """What all captures have in common: SC Equipment, SC Image and Image Pixel modules (PS3.3 C.8.6, C.7.6.3)."""
     capture = Dataset()
     capture.file_meta = FileMetaDataset()
@@ -132,7 +132,7 @@ def _shell(provenance: Provenance, profile: Profile, language: Words, *, series_
     return capture
 
 
-def _instance(shell: Dataset, uid: str, number: int) -> Dataset:
+def instance_of(shell: Dataset, uid: str, number: int) -> Dataset:
     capture = Dataset()
     capture.update(shell)
     capture.file_meta = shell.file_meta
@@ -141,7 +141,7 @@ def _instance(shell: Dataset, uid: str, number: int) -> Dataset:
     return capture
 
 
-def _common_to_series(capture: Dataset, header: Dataset, place: Plane | None) -> None:
+def common_to_series(capture: Dataset, header: Dataset, place: Plane | None) -> None:
     """Body part, and the frame of reference, which a page without a plane shares as its series has but one."""
     if header.get("BodyPartExamined"):
         capture.BodyPartExamined = header.BodyPartExamined
@@ -178,7 +178,7 @@ def _place(capture: Dataset, place: Plane | None, header: Dataset) -> None:
     capture.SliceThickness = header.SliceThickness
 
 
-def _pixels(capture: Dataset, picture: NDArray[np.uint8]) -> None:
+def set_pixels(capture: Dataset, picture: NDArray[np.uint8]) -> None:
     capture.Rows, capture.Columns = picture.shape[-3:-1]
     capture.PixelData = picture.tobytes() + b"\0" * (picture.size % 2)
 
@@ -189,7 +189,7 @@ def _frames(
     """Make ``capture`` a Multi-frame True Color one, a slice a frame, each with its plane (PS3.3 A.8.5.4)."""
     first = shown[0]
     capture.add_new("SOPClassUID", "UI", MultiFrameTrueColorSecondaryCaptureImageStorage)
-    _common_to_series(capture, headers[first], planes[first])
+    common_to_series(capture, headers[first], planes[first])
     picture = np.empty((len(shown), painter.rows, painter.columns, 3), np.uint8)
     for frame, k in zip(picture, shown, strict=True):
         frame[...] = painter.capture(k)
@@ -203,7 +203,7 @@ def _frames(
         # Pages in their order: the planes are in the functional groups, which older readers do not look at.
         capture.FrameIncrementPointer = Tag("PageNumberVector")
         capture.PageNumberVector = list(range(1, len(shown) + 1))
-    _pixels(capture, picture)
+    set_pixels(capture, picture)
 
 
 def _shared_groups(place: Plane, header: Dataset) -> Dataset:

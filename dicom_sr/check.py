@@ -21,6 +21,7 @@ from dicom_sr.check_common import COMMON, SR_KINDS, Kind, Result, Rule, Set
 from dicom_sr.check_content import ANY_REPORT, REPORT
 from dicom_sr.check_image import CAPTURE, DOCUMENT, MAP, MULTIFRAME_CAPTURE, SEGMENTATION
 from dicom_sr.segmentation import segmented
+from dicom_sr.terms import localised
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.profile import FULL, Captures, Profile, Report, Segments
@@ -73,7 +74,8 @@ def check(
                 results.append(Result.of(dcmread(path)))
             except (InvalidDicomError, OSError, ValueError) as error:
                 problems[f"file readable: {path.name}: {type(error).__name__}"] += 1
-        everything = Set(results, headers, findings, profile, supersedes, identified)
+        said = None if findings is None else localised(findings, profile.language)
+        everything = Set(results, headers, said, profile, supersedes, identified)
         problems.update(_contents(everything))
         for result in results:
             problems.update(_broken(result, everything))

@@ -28,6 +28,7 @@ from pydicom.uid import (
 
 from dicom_sr import codes
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
+from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import LABEL_MAP_STORAGE
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
@@ -128,6 +129,11 @@ class Set:
         return identity(who, self.profile.timezone)
 
     @cached_property
+    def sent_before(self) -> Dataset:
+        """Patient and study as the source images themselves say them."""
+        return identity(self.headers[0], self.profile.timezone)
+
+    @cached_property
     def in_patient(self) -> bool:
         """Whether the source images have a place in the patient."""
         if self.findings is not None:
@@ -151,12 +157,13 @@ class Set:
         return {earlier.sop_instance_uid: earlier for earlier in self.supersedes}
 
     @cached_property
-    def series_of(self) -> dict[str, set[tuple[str, Kind]]]:
-        """(SeriesInstanceUID, kind) of the results, by series number."""
-        found: dict[str, set[tuple[str, Kind]]] = {}
+    def series_of(self) -> dict[str, set[tuple[str, str]]]:
+        """(SeriesInstanceUID, Modality) of the results, by series number."""
+        found: dict[str, set[tuple[str, str]]] = {}
         for result in self.results:
             number = str(result.dataset.get("SeriesNumber"))
-            found.setdefault(number, set()).add((str(result.dataset.get("SeriesInstanceUID")), result.kind))
+            uid, modality = result.dataset.get("SeriesInstanceUID"), result.dataset.get("Modality")
+            found.setdefault(number, set()).add((str(uid), str(modality)))
         return found
 
     @cached_property
@@ -178,8 +185,10 @@ class Rule(NamedTuple):
 
 
 def _identity(result: Result, everything: Set) -> Iterator[str]:
+    # A rejection note carries the identity under which was sent what it withdraws.
+    source = everything.sent_before if is_rejection(result.dataset) else everything.source
     for keyword in IDENTITY:
-        ours, theirs = result.dataset.get(keyword), everything.source.get(keyword)
+        ours, theirs = result.dataset.get(keyword), source.get(keyword)
         if str(ours or "") != str(theirs or ""):
             yield f"{keyword} differs from the source"
         elif keyword in IDENTITY_TYPE_2 and keyword not in result.dataset:

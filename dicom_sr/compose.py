@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,17 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element, write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from dicom_sr import capture, parametric_map, report, segmentation
+from dicom_sr import (
+    capture,
+    encapsulated,
+    key_images,
+    older,
+    parametric_map,
+    presentation,
+    report,
+    segmentation,
+    terms,
+)
 from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
 from dicom_sr.text import keep_text
 from node.domain.finding import Findings
@@ -28,7 +38,7 @@ from node.domain.profile import FULL, Profile, Report, Segments
 
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 # In the order of their series numbers; there may be several maps, so they come last.
-_SERIES = ("segments", "captures", "report", "presentation", "key_images", "document", "maps")
+_SERIES = ("segments", "captures", "report", "presentation", "key_images", "document", "rejection", "maps")
 _DESCRIPTIONS = {
     "segments": "Segments {what}",
     "captures": "Overlay {what}",
@@ -66,6 +76,7 @@ def compose(
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
+    findings = terms.localised(findings, profile.language)
     places = planes(findings.volume, list(headers))
     provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     copies: dict[int, Dataset] = {}
@@ -86,20 +97,19 @@ def compose(
     # The IOD of a map asks for a place in the patient (PS3.3 A.75.3); pictures show those of other images.
     if profile.maps and findings.volume.in_patient:
         results += _maps(provenance, findings, sources, places, profile, number["maps"], headers, finish)
-    # GSPS, KOS and PDF come here, one call each: with ``number["presentation"]``, ``["key_images"]``, ``["document"]``.
-    if profile.report is Report.COMPREHENSIVE_3D:
-        document = report.build(
-            provenance,
-            findings,
-            sources,
-            segments,
-            series_number=number["report"],
-            profile=profile,
-            supersedes=supersedes,
+    results += _documents(provenance, findings, headers, sources, profile, number, finish)
+    if profile.reject_earlier and supersedes:
+        # Under the identity that they were sent with, and ahead of the report, which comes when all else is there.
+        why = key_images.Rejected.SUPERSEDED if identified is None else key_images.Rejected.OTHER_IDENTITY
+        results.append(
+            key_images.reject(
+                provenance, supersedes, headers[0], why, profile=profile, series_number=number["rejection"]
+            )
         )
-        finish(document, "report")
-        results.append(document)
-    # The other classes of SR come here.
+    if profile.report is not Report.NONE:
+        results.append(_report(provenance, findings, sources, segments, profile, number["report"], supersedes, finish))
+    for dataset in results:
+        terms.speak(dataset, profile.language)
     for dataset in results if profile.character_set != CHARACTER_SET else ():
         keep_text(dataset)
     return results
@@ -195,6 +205,56 @@ def _maps(
         finish(dataset, "map", found.label)
         results.append(dataset)
     return results
+
+
+def _documents(
+    provenance: Provenance,
+    findings: Findings,
+    headers: Sequence[Dataset],
+    sources: Sequence[Dataset],
+    profile: Profile,
+    number: Mapping[str, int],
+    finish: _Finish,
+) -> list[Dataset]:
+    """What else a profile may ask for: presentation states, key images, the report on paper."""
+    at = local(provenance.started_at, finish.who)
+    made: list[tuple[str, Dataset]] = []
+    if profile.presentation:
+        states = presentation.build(
+            provenance, findings, headers, profile=profile, series_number=number["presentation"], at=at
+        )
+        made += [("presentation", state) for state in states]
+    if profile.key_images:
+        note = key_images.build(provenance, findings, sources, profile=profile, series_number=number["key_images"])
+        made.append(("key_images", note))
+    if profile.document:
+        page = encapsulated.build(
+            provenance, findings, sources, finish.who, profile=profile, series_number=number["document"], at=at
+        )
+        made.append(("document", page))
+    for kind, dataset in made:
+        finish(dataset, kind)
+    return [dataset for _, dataset in made]
+
+
+def _report(
+    provenance: Provenance,
+    findings: Findings,
+    sources: Sequence[Dataset],
+    segments: Dataset | None,
+    profile: Profile,
+    series_number: int,
+    supersedes: Sequence[ResultReference],
+    finish: _Finish,
+) -> Dataset:
+    """The SR, of the class that the profile names."""
+    document = report.build(
+        provenance, findings, sources, segments, series_number=series_number, profile=profile, supersedes=supersedes
+    )
+    finish(document, "report")
+    if profile.report is Report.COMPREHENSIVE_3D:
+        return document
+    return older.build(provenance, document, profile=profile)
 
 
 def _series_numbers(headers: Sequence[Dataset], first: int) -> Iterator[int]:

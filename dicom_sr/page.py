@@ -25,10 +25,11 @@ class Theme:
     warning_ground: Colour
     largest: float
     smallest: float
+    margin: float  # as many letters wide
 
 
-SCREEN = Theme((0, 0, 0), (240, 240, 240), (160, 165, 170), (255, 220, 90), (70, 55, 0), 1 / 32, 1 / 44)
-PAPER = Theme((255, 255, 255), (20, 25, 30), (95, 100, 105), (110, 70, 0), (255, 243, 205), 1 / 62, 1 / 78)
+SCREEN = Theme((0, 0, 0), (240, 240, 240), (160, 165, 170), (255, 220, 90), (70, 55, 0), 1 / 32, 1 / 44, 1.0)
+PAPER = Theme((255, 255, 255), (20, 25, 30), (95, 100, 105), (110, 70, 0), (255, 243, 205), 1 / 62, 1 / 78, 3.0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class _Layout:
     def __init__(self, sheet: Sheet, size: tuple[int, int], words: Words, theme: Theme, letters: int) -> None:
         self._sheet, self._words, self._theme, self._size = sheet, words, theme, letters
         self._width, self._height = size
-        self._step, self._margin = line_height(letters), letters
+        self._step, self._margin = line_height(letters), round(letters * theme.margin)
         self._head = self._heading()
         top = self._margin + sum(self._step_of(line) for line in self._head)
         self._top = round(top + self._step * 0.4)
@@ -98,7 +99,7 @@ class _Layout:
     def _heading(self) -> list[tuple[str, int]]:
         """Text and size of the lines above the table, the banner not among them."""
         big = round(self._size * 1.4)
-        lines = [(text, big) for text in wrapped(f"AI {self._sheet.title}", big, self._inner)]
+        lines = [(text, big) for text in wrapped(self._sheet.title, big, self._inner)]
         facts: list[str] = []
         for name, value in self._sheet.facts:
             together = f"{facts[-1]}   {name}: {value}" if facts else ""
@@ -159,8 +160,9 @@ class _Layout:
             for n, lines in enumerate(content.columns):
                 self._draw_column(draw, lines, self._margin + n * (width + self._margin), y, width)
             y += content.steps * self._step + (self._margin // 4 if content.sentences else 0)
+            said = self._theme.faint if self._sheet.blocks else self._theme.letters
             for sentence in content.sentences:
-                draw.text((self._margin, y), sentence, font=font(self._size), fill=self._theme.faint)
+                draw.text((self._margin, y), sentence, font=font(self._size), fill=said)
                 y += self._step
             if number == 1 and self._sheet.figures:
                 self._draw_figures(page, y + self._margin // 2)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydicom.dataset import Dataset
+
 from dicom_sr.lettering import Colour
 from dicom_sr.painter import Painter, Picture, named
 from dicom_sr.words import Words
-from node.domain.finding import Evaluation, Findings, Mark, Measurement, Region
+from node.domain.finding import Code, Evaluation, Findings, Mark, Measurement, Region
 from node.domain.job import Provenance
 
-_UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 MOST_PICTURES = 4
 
 
@@ -68,13 +69,24 @@ def summary(
         for k in _some(keys, painter)
     )
     return Sheet(
-        title=findings.title or provenance.model.title or provenance.model.name,
+        title=f"AI {findings.title or provenance.model.title or provenance.model.name}",
         banner=words.banner(provenance.qualification),
         facts=(*facts(provenance, words, at), (words.procedure, findings.procedure.meaning)),
         blocks=tuple(blocks),
         sentences=(*nothing, *findings.notes),
         figures=figures,
     )
+
+
+def study_fact(who: Dataset, words: Words) -> tuple[str, str]:
+    """Which study: date, description and accession number, so that a page on paper finds its way back.
+
+    Args:
+        who: patient and study, from ``header.identity``; the patient is not named.
+    """
+    date = str(who.StudyDate)
+    shown = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) == 8 else date
+    return words.study, " ".join(f"{shown} {who.get('StudyDescription', '')} {who.AccessionNumber}".split())
 
 
 def facts(provenance: Provenance, words: Words, at: datetime) -> tuple[tuple[str, str], ...]:
@@ -120,7 +132,12 @@ def statements(
     """Names and values, in words."""
     for m in measurements:
         how = f" ({m.derivation.meaning})" if m.derivation else ""
-        unit = _UNITS.get(m.unit.value, m.unit.value)
+        unit = unit_of(m.unit, words)
         yield f"{m.name.meaning}{how}", f"{words.number(m.value, m.digits)} {unit}".rstrip()
     for evaluation in evaluations:
         yield evaluation.name.meaning, evaluation.value.meaning
+
+
+def unit_of(unit: Code, words: Words) -> str:
+    """A unit of UCUM as it is written behind a number."""
+    return {"[hnsf'U]": words.hounsfield, "1": "", "{ratio}": ""}.get(unit.value, unit.value)

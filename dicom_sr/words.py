@@ -19,6 +19,7 @@ class Words:
     language: Language
     name: str  # of the language itself, CodeMeaning of its RFC 5646 code
     comma: str  # of decimal numbers
+    hounsfield: str  # short for the unit
     research: str
     service: str
     not_for_diagnosis: str
@@ -37,12 +38,14 @@ class Words:
     image: str
     model: str
     analysed: str
+    date: str
     node: str
     procedure: str
     study: str
     whole_study: str
     note: str
     not_run_title: str
+    not_run_short: str  # after "AI", in descriptions
     not_run: str  # {model}
     refused: str
     failed: str
@@ -68,6 +71,7 @@ _ENGLISH = Words(
     language=Language.ENGLISH,
     name="English",
     comma=".",
+    hounsfield="HU",
     research="RESEARCH",
     service="SERVICE",
     not_for_diagnosis="not for diagnostic use",
@@ -86,12 +90,14 @@ _ENGLISH = Words(
     image="Image",
     model="Model",
     analysed="Analysed",
+    date="Date",
     node="Node",
     procedure="Procedure",
     study="Study",
     whole_study="Whole study",
     note="Note",
     not_run_title="AI did not run",
+    not_run_short="did not run",
     not_run="{model} gave no result for this study. No finding must be concluded from this.",
     refused="The study is not one for this model.",
     failed="The analysis failed.",
@@ -106,6 +112,7 @@ _GERMAN = Words(
     language=Language.GERMAN,
     name="Deutsch",
     comma=",",
+    hounsfield="HU",
     research="FORSCHUNG",
     service="WARTUNG",
     not_for_diagnosis="nicht für diagnostische Zwecke",
@@ -124,12 +131,14 @@ _GERMAN = Words(
     image="Bild",
     model="Modell",
     analysed="Analysiert",
+    date="Datum",
     node="Knoten",
     procedure="Untersuchung",
     study="Studie",
     whole_study="Gesamte Studie",
     note="Hinweis",
     not_run_title="KI lief nicht",
+    not_run_short="nicht gelaufen",
     not_run="{model} hat zu dieser Studie kein Ergebnis geliefert. Daraus darf kein Befund abgeleitet werden.",
     refused="Die Studie ist für dieses Modell nicht geeignet.",
     failed="Die Analyse ist fehlgeschlagen.",
@@ -144,6 +153,7 @@ _FRENCH = Words(
     language=Language.FRENCH,
     name="français",
     comma=",",
+    hounsfield="UH",
     research="RECHERCHE",
     service="MAINTENANCE",
     not_for_diagnosis="ne pas utiliser pour le diagnostic",
@@ -162,12 +172,14 @@ _FRENCH = Words(
     image="Image",
     model="Modèle",
     analysed="Analysé",
+    date="Date",
     node="Nœud",
     procedure="Examen",
     study="Étude",
     whole_study="Étude entière",
     note="Remarque",
     not_run_title="IA non exécutée",
+    not_run_short="non exécutée",
     not_run="{model} n'a donné aucun résultat pour cet examen. Il ne faut en tirer aucune conclusion.",
     refused="L'examen ne convient pas à ce modèle.",
     failed="L'analyse a échoué.",
@@ -182,6 +194,7 @@ _SPANISH = Words(
     language=Language.SPANISH,
     name="español",
     comma=",",
+    hounsfield="UH",
     research="INVESTIGACIÓN",
     service="MANTENIMIENTO",
     not_for_diagnosis="no apto para diagnóstico",
@@ -200,12 +213,14 @@ _SPANISH = Words(
     image="Imagen",
     model="Modelo",
     analysed="Analizado",
+    date="Fecha",
     node="Nodo",
     procedure="Exploración",
     study="Estudio",
     whole_study="Estudio completo",
     note="Nota",
     not_run_title="IA no ejecutada",
+    not_run_short="no ejecutada",
     not_run="{model} no dio ningún resultado para este estudio. No debe deducirse de ello ningún hallazgo.",
     refused="El estudio no es adecuado para este modelo.",
     failed="El análisis falló.",

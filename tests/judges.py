@@ -19,6 +19,7 @@ WAIVED = {
     r"DeviceUID.*not present in standard": "IHE AIR asks for it in ContributingEquipmentSequence; the tool is older",
     r"(FrameOfReferenceUID|Image(Position|Orientation)Patient|PositionReferenceIndicator|SliceThickness).*"
     r"not present in standard": "a secondary capture may carry its plane since PS3.3 2019; the tool is older",
+    r"Content(Date|Time)\(0008,00.3\)> - Attribute is not present in standard": "presentation states may carry it",
     r"CodingScheme(Designator|UID).*Unrecognized defined term": "private schemes are declared, not known to the tool",
     r"(ImageType|FrameType).*Unrecognized defined term = <QUANTITY>": "a term of parametric maps since 2018",
     r"Laterality.*only permitted to be empty when actually unknown": "the source does not name its body part",

@@ -14,7 +14,7 @@ from itertools import count
 
 from pydicom import Dataset, dcmread
 
-from node.domain.errors import StorageFull
+from node.domain.errors import StorageFull, TimedOut
 from node.domain.events import Event, Subject
 from node.domain.instance import Instance
 from node.domain.job import Job, JobState, ResultFile
@@ -111,9 +111,13 @@ class Notices:
 
         provenance = self._provenances(job, job.finished_at or job.created_at)
         provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
-        how = "It was not for this study" if job.state is JobState.REFUSED else "It failed"
-        reason = f"{how}: {(job.reason or 'no reason is known')[:_LONGEST_REASON]}"
-        return notice.build(provenance, reason, self._headers(job), profile)
+        reason = job.reason or ""
+        why = notice.NotRun.FAILED
+        if job.state is JobState.REFUSED:
+            why = notice.NotRun.REFUSED
+        elif reason.startswith(TimedOut.__name__):
+            why = notice.NotRun.TIMED_OUT
+        return notice.build(provenance, why, reason[:_LONGEST_REASON], self._headers(job), profile=profile)
 
     def _headers(self, job: Job) -> list[Dataset]:
         """One of each series; the corrected one first, where patient or order were corrected."""

@@ -1,136 +1,48 @@
-"""A job whose results are wanted in several ways: one set for each profile, all of them checked, or none is sent."""
+"""Whole sets: what every profile asks for is composed together, written, and passes the check."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from copy import deepcopy
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
-from config.profiles import TRANSFER_SYNTAXES
-from dicom_sr.recode import recoded
-from node.domain.finding import Code, Findings
-from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
-from node.domain.model import ModelVersion, Qualification
-from node.domain.profile import FULL, Profile
-from node.domain.study import StudyContent
-from node.domain.volume import Volume
-from node.services.run_job import run_job
-from pipelines.contract import Selection, Stage
-from pipelines.read.volume import read_volume
-from tests import objects
-from tests.builders import change, instance_file, study_of, tiny_series
-from tests.builders_results import PROVENANCE, region
+from dicom_sr.check import check
+from dicom_sr.compose import compose, write
+from node.domain.job import ResultReference
+from node.domain.profile import Captures, Language, Profile, Report, Segments
+from tests import builders_results as build
 
-
-class Low:
-    """Finds what is below a threshold."""
-
-    model: ModelVersion = PROVENANCE.model
-
-    def select(self, study: StudyContent) -> Selection:
-        return Selection(study.series[0], "the first")
-
-    def load(self, device: str) -> None:
-        """Nothing to load."""
-
-    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
-        found = region("low", "Low", np.asarray(volume.voxels < -500.0))
-        return Findings(volume, Code("25045-6", "LN", "CT unspecified body region"), (found,), title="Low")
+CASES = {
+    "3D": Profile("3D", Report.COMPREHENSIVE_3D, Segments.BINARY, Captures.EVERY, language=Language.GERMAN),
+    "2D": Profile("2D", Report.COMPREHENSIVE, Segments.LABELMAP, multiframe=True, language=Language.FRENCH),
+    "enhanced": Profile("enhanced", Report.ENHANCED, captures=Captures.KEY, language=Language.SPANISH),
+    "basic": Profile("basic", Report.BASIC, Segments.NONE, Captures.KEY, character_set="ISO_IR 100"),
+    "no report": Profile("no report", Report.NONE, Segments.NONE, Captures.NONE),
+}
+WHOLE = {"presentation": True, "key_images": True, "document": True, "reject_earlier": True}
+EARLIER = ResultReference(build.STUDY_UID, "1.2.3.5", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.5.6")
 
 
-class Shifted(Low):
-    """Has a measurement with a unit that is none."""
-
-    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
-        findings = super().analyse(volume, stage)
-        (found,) = findings.regions
-        wrong = replace(found.measurements[0], unit=Code("millilitres", "UCUM", "millilitres"))
-        return replace(findings, regions=(replace(found, measurements=(wrong,)),))
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return tiny_series(tmp_path_factory.mktemp("series"))
-
-
-def ran(
-    series: list[Path], out: Path, *profiles: Profile, identity: Path | None = None, pipeline: Low | None = None
-) -> JobOutput:
-    out.mkdir()
-    job = JobInput(PROVENANCE, study_of(series), "cpu", out, profiles=profiles, identity=identity)
-    output, _ = run_job(job, pipeline or Low(), read_volume)
-    return output
-
-
-def test_every_profile_has_a_set_of_its_own(series: list[Path], tmp_path: Path) -> None:
-    site = Profile("site", qualification=Qualification.PRODUCT)
-    output = ran(series, tmp_path / "out", FULL, site)
-    assert output.outcome is Outcome.SUCCEEDED, output.reason
-    sets = {name: [r for r in output.results if r.profile == name] for name in ("full", "site")}
-    assert [r.path.parent.name for r in output.results] == [r.profile for r in output.results]
-    assert len(sets["full"]) == len(sets["site"]) > 2
-    uids = [r.sop_instance_uid for r in output.results]
-    assert len(set(uids)) == len(uids)
-    assert {r.series_uid for r in sets["full"]}.isdisjoint(r.series_uid for r in sets["site"])
-    said = {name: {str(dcmread(r.path).ContentQualification) for r in found} for name, found in sets.items()}
-    assert said == {"full": {"RESEARCH"}, "site": {"PRODUCT"}}
-
-
-@pytest.fixture(scope="module")
-def plain(series: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Sequence[ResultFile]:
-    return ran(series, tmp_path_factory.mktemp("plain") / "out", FULL).results
-
-
-@pytest.mark.parametrize("word", sorted(TRANSFER_SYNTAXES))
-def test_images_are_in_the_transfer_syntax_that_is_wanted(
-    tmp_path: Path, word: str, plain: Sequence[ResultFile]
-) -> None:
-    wanted = str(TRANSFER_SYNTAXES[word])
-    for result in plain:
-        copy = replace(result, path=Path(shutil.copy(result.path, tmp_path)))
-        same, other = dcmread(result.path), recoded(copy, wanted)
-        written = dcmread(other.path)
-        assert str(written.file_meta.TransferSyntaxUID) == other.transfer_syntax_uid
-        whole = same.get("BitsAllocated", 0) in (8, 16)
-        anything = word in ("implicit-little", "deflated")
-        assert other.transfer_syntax_uid == (wanted if whole or anything else objects.EXPLICIT)
-        assert other.size == other.path.stat().st_size
-        assert instance_file(other.path).digest == other.digest
-        assert written.SOPInstanceUID == other.sop_instance_uid == result.sop_instance_uid
-        if "PixelData" in same:
-            assert np.array_equal(written.pixel_array, same.pixel_array)
-            assert written.PhotometricInterpretation == same.PhotometricInterpretation
-            del written.PixelData, same.PixelData
-        assert written == same
-
-
-def test_one_set_lies_where_it_is_wanted(series: list[Path], tmp_path: Path) -> None:
-    output = ran(series, tmp_path / "out", FULL)
-    assert {r.path.parent for r in output.results} == {tmp_path / "out"}
-
-
-def test_one_bad_object_holds_back_every_set(series: list[Path], tmp_path: Path) -> None:
-    output = ran(series, tmp_path / "out", FULL, Profile("site", timezone="+0100"), pipeline=Shifted())
-    assert (output.outcome, output.retry, output.results) == (Outcome.FAILED, False, ())
-    assert output.problems
-    assert {problem.split(":")[0] for problem in output.problems} == {"full", "site"}
-    assert output.reason == "CheckFailed: " + "; ".join(output.problems)
-    assert len(list((tmp_path / "out" / "full").iterdir())) > 2
-
-
-def test_results_carry_the_corrected_identity(series: list[Path], tmp_path: Path) -> None:
-    def corrected(header: Dataset) -> None:
-        header.PatientName, header.PatientID, header.AccessionNumber = "Right^Rita", "R-1", "A-2"
-
-    copy = tmp_path / "corrected.dcm"
-    copy.write_bytes(series[0].read_bytes())
-    output = ran(series, tmp_path / "out", FULL, identity=change(copy, corrected))
-    assert output.outcome is Outcome.SUCCEEDED, output.reason
-    for result in output.results:
-        header = dcmread(result.path, stop_before_pixels=True)
-        assert (header.PatientName, header.PatientID, header.AccessionNumber) == ("Right^Rita", "R-1", "A-2")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_whole_set_passes_the_check(name: str, corrected: bool, tmp_path: Path) -> None:
+    profile = Profile(**(vars(CASES[name]) | WHOLE))
+    case = build.case()
+    identified = deepcopy(case.headers[0]) if corrected else None
+    if identified is not None:
+        identified.PatientID, identified.PatientName = "T-4712", "Neu^Name"
+    composed = compose(
+        build.PROVENANCE, case.findings, case.headers, profile, supersedes=[EARLIER], identified=identified
+    )
+    paths = [result.path for result in write(composed, tmp_path)]
+    problems = check(paths, case.headers, case.findings, profile=profile, supersedes=[EARLIER], identified=identified)
+    assert problems == []
+    sent = {(d.Modality, str(d.PatientID)) for d in map(dcmread, paths)}
+    (rejection,) = [
+        d for d in map(dcmread, paths) if d.Modality == "KO" and d.ConceptNameCodeSequence[0].CodeValue != "113000"
+    ]
+    assert rejection.PatientID == "T-4711", "it withdraws what was sent under the first identity"
+    assert ("DOC", "T-4712" if corrected else "T-4711") in sent
+    assert len({str(d.SOPInstanceUID) for d in composed}) == len(composed)

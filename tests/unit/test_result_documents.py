@@ -1,0 +1,281 @@
+"""What a profile may ask for beside SR, SEG and captures: key objects, presentation states, PDF, older SR, notices."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import Dataset
+from pydicom.uid import (
+    BasicTextSRStorage,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from dicom_sr import content, encapsulated, key_images, notice, older, presentation
+from dicom_sr.header import identity, local, normalised
+from dicom_sr.key_images import Rejected
+from dicom_sr.keys import key_slices
+from dicom_sr.notice import NotRun
+from node.domain.errors import InvalidInput
+from node.domain.job import ResultReference
+from node.domain.profile import FULL, Captures, Language, NoticeKind, Profile, Report
+from tests import builders_pictures as pictures
+from tests import builders_results as build
+from tests.builders_pictures import Scan
+
+AT = local(build.PROVENANCE.started_at, Dataset())
+
+
+def _sources(scan: Scan) -> list[Dataset]:
+    return [normalised(header, scan.findings.volume) for header in scan.headers]
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    for item in dataset.get("ContentSequence", []):
+        yield item
+        yield from _items(item)
+
+
+# Key objects
+
+
+@pytest.mark.parametrize("multiframe", [False, True], ids=["single-frame", "multi-frame"])
+def test_key_images_are_those_of_the_findings(multiframe: bool) -> None:
+    scan = pictures.scan(multiframe=multiframe)
+    selection = key_images.build(build.PROVENANCE, scan.findings, _sources(scan), profile=FULL, series_number=906)
+    images = [item for item in _items(selection) if item.ValueType == "IMAGE"]
+    sources = [scan.findings.volume.sources[k] for k in key_slices(scan.findings)]
+    assert [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in images] == [
+        s.sop_instance_uid for s in sources
+    ]
+    assert [i.ReferencedSOPSequence[0].get("ReferencedFrameNumber") for i in images] == [
+        s.frame_number for s in sources
+    ]
+    assert not any("ConceptNameCodeSequence" in image for image in images)
+    (study,) = selection.CurrentRequestedProcedureEvidenceSequence
+    evidence = {s.ReferencedSOPInstanceUID for s in study.ReferencedSeriesSequence[0].ReferencedSOPSequence}
+    assert evidence == {s.sop_instance_uid for s in sources}
+
+
+def test_a_rejection_names_everything_that_is_withdrawn() -> None:
+    results = pictures.scan().captures(Profile(captures=Captures.KEY))
+    results.append(build.case().results()[-1])
+    references = [content.as_reference(result) for result in results]
+    note = key_images.reject(
+        build.PROVENANCE, references, results[0], Rejected.OTHER_IDENTITY, profile=FULL, series_number=909
+    )
+    assert note.ConceptNameCodeSequence[0].CodeValue == "113038"
+    named = [item for item in _items(note) if "ReferencedSOPSequence" in item]
+    assert [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in named] == [
+        r.sop_instance_uid for r in references
+    ]
+    assert [i.ValueType for i in named] == ["IMAGE"] * (len(results) - 1) + ["COMPOSITE"]
+    (study,) = note.CurrentRequestedProcedureEvidenceSequence
+    assert {len(series.ReferencedSOPSequence) for series in study.ReferencedSeriesSequence} == {len(results) - 1, 1}
+    assert (note.PatientID, note.IssuerOfPatientID) == ("T-4711", "HOSPITAL")
+    superseded = key_images.reject(
+        build.PROVENANCE, references, results[0], Rejected.SUPERSEDED, profile=FULL, series_number=909
+    )
+    assert superseded.ConceptNameCodeSequence[0].CodeValue == "113001"
+
+
+def test_nothing_of_another_study_is_rejected() -> None:
+    header = build.case().headers[0]
+    stranger = ResultReference("1.2.3", "1.2.4", SecondaryCaptureImageStorage, "1.2.5")
+    for references in ([stranger], [content.as_reference(header), stranger], []):
+        with pytest.raises(InvalidInput, match="supersedes"):
+            key_images.reject(
+                build.PROVENANCE, references, header, Rejected.SUPERSEDED, profile=FULL, series_number=909
+            )
+
+
+# Presentation states
+
+
+def _states(scan: Scan, profile: Profile = FULL) -> list[Dataset]:
+    return presentation.build(build.PROVENANCE, scan.findings, scan.headers, profile=profile, series_number=905, at=AT)
+
+
+@pytest.mark.parametrize("multiframe", [False, True], ids=["single-frame", "multi-frame"])
+def test_a_presentation_state_draws_within_a_pixel_of_what_was_found(multiframe: bool) -> None:
+    scan = pictures.scan(multiframe=multiframe)
+    (state,) = _states(scan)
+    found: dict[str, list[tuple[int, np.ndarray]]] = {}
+    slices = {(s.sop_instance_uid, s.frame_number): k for k, s in enumerate(scan.findings.volume.sources)}
+    for annotation in state.GraphicAnnotationSequence:
+        for graphic in annotation.get("GraphicObjectSequence", []):
+            image = annotation.ReferencedImageSequence[0]
+            k = slices[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")]
+            points = np.array(graphic.GraphicData).reshape(-1, 2)
+            assert len(points) == graphic.NumberOfGraphicPoints
+            found.setdefault(annotation.GraphicLayer, []).append((k, points))
+    ball = next(points for k, points in found["R1"] if k == 4)
+    distance = np.linalg.norm(ball - 0.5 - (pictures.BALL[2], pictures.BALL[1]), axis=1)
+    assert np.array_equal(ball[0], ball[-1]), "the outline is not closed"
+    assert abs(distance - pictures.RADIUS_MM).max() < 1
+    (low_k, low_row, low_column), (high_k, high_row, high_column) = pictures.BOX
+    assert [k for k, _ in found["M1"]] == list(range(low_k, high_k + 1))
+    box = found["M1"][0][1]
+    assert box.min(axis=0).tolist() == [low_column, low_row]
+    assert box.max(axis=0).tolist() == [high_column + 1, high_row + 1]
+    ((k, point),) = found["M2"]
+    assert (k, *point[0]) == (pictures.POINT[0], pictures.POINT[2] + 0.5, pictures.POINT[1] + 0.5)
+
+
+def test_a_hole_is_outlined_too() -> None:
+    scan = pictures.scan()
+    ring = scan.findings.regions[0].mask.copy()
+    ring[4, 115:125, 85:95] = False
+    assert len(list(presentation.outlines(replace(scan.findings.regions[0], mask=ring), 4))) == 2
+
+
+def test_slices_with_another_rescale_have_a_state_of_their_own() -> None:
+    scan = pictures.scan()
+    for k, header in enumerate(scan.headers):
+        header.RescaleIntercept, header.RescaleSlope = "-1024", "1" if k < 5 else "2"
+    first, second = _states(scan)
+    assert (first.RescaleSlope, second.RescaleSlope) == (1, 2)
+    assert (first.InstanceNumber, second.InstanceNumber) == (1, 2)
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    known = {i.ReferencedSOPInstanceUID for i in second.ReferencedSeriesSequence[0].ReferencedImageSequence}
+    annotated = {
+        a.ReferencedImageSequence[0].ReferencedSOPInstanceUID
+        for a in second.GraphicAnnotationSequence
+        if "ReferencedImageSequence" in a
+    }
+    assert known == annotated == {header.SOPInstanceUID for header in scan.headers[5:]}
+
+
+def test_a_state_of_key_slices_and_none_of_colour_or_of_nothing() -> None:
+    scan = pictures.scan()
+    (state,) = _states(scan, Profile(captures=Captures.KEY))
+    assert len(state.ReferencedSeriesSequence[0].ReferencedImageSequence) == len(key_slices(scan.findings))
+    assert _states(scan.with_findings(regions=(), marks=())) == []
+    for header in scan.headers:
+        header.SamplesPerPixel = 3
+    assert _states(scan) == []
+
+
+def test_the_banner_is_on_every_image_of_a_state() -> None:
+    (state,) = _states(pictures.scan(), replace(FULL, language=Language.GERMAN))
+    (banner,) = (a for a in state.GraphicAnnotationSequence if a.GraphicLayer == "BANNER")
+    assert "ReferencedImageSequence" not in banner
+    assert "nicht für diagnostische Zwecke" in banner.TextObjectSequence[0].UnformattedTextValue
+
+
+# PDF
+
+
+def test_the_pdf_is_readable_and_the_same_in_every_run() -> None:
+    scan = pictures.scan()
+    who = identity(scan.headers[0])
+
+    def written() -> Dataset:
+        return encapsulated.build(
+            build.PROVENANCE, scan.findings, _sources(scan), who, profile=FULL, series_number=907, at=AT
+        )
+
+    document = written()
+    assert document.SOPClassUID == EncapsulatedPDFStorage
+    assert document.MIMETypeOfEncapsulatedDocument == "application/pdf"
+    pdf = document.EncapsulatedDocument[: document.EncapsulatedDocumentLength]
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.rstrip().endswith(b"%%EOF")
+    assert len(document.EncapsulatedDocument) % 2 == 0
+    assert written().EncapsulatedDocument == document.EncapsulatedDocument
+    (page,) = re.findall(rb"\xff\xd8\xff.*?\xff\xd9(?=\s*endstream)", pdf, re.DOTALL)
+    with Image.open(BytesIO(page)) as picture:
+        paper = np.asarray(picture.convert("L"))
+    assert paper.shape == (1754, 1240)
+    assert (paper > 240).mean() > 0.5, "the paper is not white"
+    assert (paper < 80).sum() > 2000, "no letters"
+    assert {s.ReferencedSOPInstanceUID for s in document.SourceInstanceSequence} == {
+        scan.headers[k].SOPInstanceUID for k in key_slices(scan.findings)
+    }
+
+
+# Older SR
+
+CLASSES = {
+    Report.COMPREHENSIVE: ComprehensiveSRStorage,
+    Report.ENHANCED: EnhancedSRStorage,
+    Report.BASIC: BasicTextSRStorage,
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_older_report_says_the_same(kind: Report) -> None:
+    report = build.case().results()[-1]
+    before = list(_items(report))
+    dataset = older.build(build.PROVENANCE, report, profile=replace(FULL, report=kind))
+    assert dataset.SOPClassUID == CLASSES[kind]
+    assert dataset.SOPInstanceUID != report.SOPInstanceUID
+    items = list(_items(dataset))
+    names = Counter(i.ConceptNameCodeSequence[0].CodeMeaning for i in before if i.ValueType == "NUM")
+    kept = Counter(i.ConceptNameCodeSequence[0].CodeMeaning for i in items if i.ValueType in ("NUM", "TEXT"))
+    assert names["Volume"] == 3
+    assert names <= kept
+    texts = {str(i.TextValue) for i in before if i.ValueType == "TEXT"}
+    assert texts <= {str(i.TextValue) for i in items if i.ValueType == "TEXT"}
+    assert list(_items(report)) == before, "the report itself is left as it is"
+
+
+def test_basic_text_tells_numbers_in_words_and_keeps_the_image_of_an_outline() -> None:
+    report = build.case().results()[-1]
+    dataset = older.build(build.PROVENANCE, report, profile=replace(FULL, report=Report.BASIC))
+    items = list(_items(dataset))
+    assert not {"NUM", "SCOORD", "SCOORD3D"} & {i.ValueType for i in items}
+    assert "12.35 Percent" in {str(i.TextValue) for i in items if i.ValueType == "TEXT"}
+    outlined = [i for i in _items(report) if i.ValueType == "SCOORD"]
+    images = [i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for i in items if i.ValueType == "IMAGE"]
+    for outline in outlined:
+        assert outline.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID in images
+
+
+# Notices
+
+
+@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("why", NotRun)
+def test_a_notice_says_which_model_did_not_run_and_why(why: NotRun, language: Language) -> None:
+    header = build.case().headers[0]
+    profile = replace(FULL, notice=NoticeKind.SR, language=language)
+    dataset = notice.build(build.PROVENANCE, why, "missing-slices: three", [header], profile=profile)
+    said = [str(i.TextValue) for i in dataset.ContentSequence if i.ValueType == "TEXT"]
+    assert any("ball_ct@1.2.3" in text for text in said)
+    assert any("missing-slices: three" in text for text in said)
+    assert len(set(said)) == len(said)
+    assert str(dataset.SeriesDescription).startswith("AI ")
+    assert (dataset.PatientID, dataset.StudyInstanceUID) == ("T-4711", build.STUDY_UID)
+
+
+def test_a_notice_needs_no_image_and_its_class_is_that_of_the_reports() -> None:
+    header = Dataset()
+    header.StudyInstanceUID, header.PatientID = "1.2.3", "T-1"
+    for report, expected in {**CLASSES, Report.NONE: BasicTextSRStorage}.items():
+        profile = Profile(notice=NoticeKind.SR, report=report)
+        dataset = notice.build(build.PROVENANCE, NotRun.FAILED, "", [header], profile=profile)
+        assert dataset.SOPClassUID == expected
+        assert dataset.PatientName == ""
+
+
+def test_a_notice_as_a_picture_is_one_page_without_the_patient() -> None:
+    profile = Profile(notice=NoticeKind.SC)
+
+    def picture(**elements: object) -> Dataset:
+        header = build.case(**elements).headers[0]
+        return notice.build(build.PROVENANCE, NotRun.TIMED_OUT, "after 600 s", [header], profile=profile)
+
+    dataset = picture()
+    assert dataset.SOPClassUID == SecondaryCaptureImageStorage
+    assert (dataset.pixel_array > 200).any(axis=-1).sum() > 5000, "no letters"
+    assert picture(PatientName="Other^Name", PatientID="X", PatientSex="M").PixelData == dataset.PixelData
