@@ -24,14 +24,14 @@ from node.domain.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_
 
 log = logging.getLogger(__name__)
 
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
 _ACCEPTED = 0
 # Of services other than storage. Not deflated: what a few bytes inflate to would have to be held in memory.
 _UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"]
 
 # PS3.8 table 9-21: permanent, by the service user and by the service provider (ACSE); transient, by the provider
 # (presentation).
-_NO_APPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
+_NOAPPLICATION_CONTEXT = Rejection(1, 1, 2, "application context name not supported")
 _NO_PROTOCOL_VERSION = Rejection(1, 2, 2, "protocol version not supported")
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2, "local limit exceeded")
 
@@ -82,8 +82,8 @@ def refusal(asked: Proposal) -> Rejection | None:
     """Why no association of this kind is ours to accept, whoever asks."""
     if not asked.pdu.protocol_version & 1:
         return _NO_PROTOCOL_VERSION
-    if str(asked.pdu.application_context_name) != _APPLICATION_CONTEXT:
-        return _NO_APPLICATION_CONTEXT
+    if str(asked.pdu.application_context_name) != APPLICATION_CONTEXT:
+        return _NOAPPLICATION_CONTEXT
     return None
 
 
@@ -103,7 +103,7 @@ def agree(asked: Proposal, services: Collection[str]) -> Agreement:
         results, replies = negotiate_unrestricted(
             request.presentation_context_definition_list, [build_context(uid, _UNCOMPRESSED) for uid in services], roles
         )
-        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies])
+        answer = _accept(request, results, [*ourselves(wire.MAX_PDU), *_window(user), *replies])
         accepted: dict[int, Context] = {
             context.context_id or 0: Context(
                 abstract_syntax=str(context.abstract_syntax),
@@ -118,9 +118,10 @@ def agree(asked: Proposal, services: Collection[str]) -> Agreement:
         raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ: {error!r}") from error
 
 
-def _ourselves() -> list[Any]:
+def ourselves(max_pdu: int) -> list[Any]:
+    """The user information that every association of ours has; ``max_pdu`` is the longest PDU that we take."""
     length = MaximumLengthNotification()
-    length.maximum_length_received = wire.MAX_PDU
+    length.maximum_length_received = max_pdu
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version = ImplementationVersionNameNotification()
@@ -140,7 +141,7 @@ def _window(user: Any) -> list[Any]:
 
 def _accept(request: Any, results: list[Any], user_information: list[Any]) -> bytes:
     primitive = A_ASSOCIATE()
-    primitive.application_context_name = _APPLICATION_CONTEXT
+    primitive.application_context_name = APPLICATION_CONTEXT
     primitive.calling_ae_title = request.calling_ae_title
     primitive.called_ae_title = request.called_ae_title
     primitive.result = _ACCEPTED
