@@ -124,7 +124,7 @@ class Requestor:
                 if len(data) < min(part, size - start):
                     raise OSError("the file ends early")
                 ends = start + part >= size
-                self._send(head + wire.fragments(context_id, data, wire.LAST_DATA, self._room, ends=ends))
+                self._send(head + wire.fragments(context_id, memoryview(data), wire.LAST_DATA, self._room, ends=ends))
                 head = b""
                 beat()
             answer = self._answer(context_id)
@@ -159,8 +159,8 @@ class Requestor:
             raise PeerUnreachable(f"{name_of(peer)}: did not answer within {peer.timeout_seconds:g} s") from None
         except (Closed, ProtocolError) as error:
             # By TLS 1.3 a client is connected before the server has looked at its certificate.
-            refused = "refused our certificate, or " if isinstance(self._socket, ssl.SSLSocket) else ""
-            raise PeerUnreachable(f"{name_of(peer)}: {refused}ended the negotiation: {error}") from None
+            refused = "refused our certificate, " if isinstance(self._socket, ssl.SSLSocket) else ""
+            raise PeerUnreachable(f"{name_of(peer)}: {refused}aborted the association, or failed: {error}") from None
         if kind is PduType.ABORT:
             raise PeerUnreachable(f"{name_of(peer)}: aborted the association")
         try:

@@ -28,7 +28,7 @@ def transcoded(path: Path, transfer_syntax_uid: str) -> BytesIO:
     try:
         dataset = dcmread(path)
         if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-            dataset.decompress()
+            dataset.decompress(generate_instance_uid=False)
         elif not dataset.original_encoding[1]:
             raise Unavailable("big endian is not converted")
         written = DicomBytesIO()

@@ -258,13 +258,14 @@ def fragments(context_id: int, content: bytes | memoryview, control: int, room: 
         control: ``LAST_COMMAND`` or ``LAST_DATA``.
         ends: whether it is the last part.
     """
-    size, pdus = len(content), []
+    size = len(content)
+    pdus: list[bytes | memoryview] = []
     for start in range(0, size, room):
         fragment = content[start : start + room]
         is_last = ends and start + room >= size
         pdus.append(_HEADER.pack(PduType.P_DATA, 0, len(fragment) + _PDV.size))
         pdus.append(_PDV.pack(len(fragment) + 2, context_id, control if is_last else control & ~2))
-        pdus.append(bytes(fragment))
+        pdus.append(fragment)
     return b"".join(pdus)
 
 

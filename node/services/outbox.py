@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -20,8 +21,7 @@ from node.services.steps import Move, move_deliveries
 log = logging.getLogger(__name__)
 
 _FREE: Final[dict[str, Any]] = {"owner": None, "lease_until": None}
-# Answers are written together: at most so many, and none later than this.
-_WRITTEN_AT_ONCE: Final = 100
+# Answers are written together, so often.
 _WRITTEN_WITHIN = timedelta(seconds=0.5)
 # So often it is looked for something more urgent.
 _LOOK = timedelta(seconds=2)
@@ -69,8 +69,10 @@ class Batch:
         self._unwritten: list[tuple[Delivery, int, str, datetime]] = []
         self._in_vain: set[str] = set()  # jobs of which an instance has to be sent again
         self._sent: int | None = None
-        self._written_at = self._looked_at = outbox.clock.now()
+        self._written_at = self._looked_at = self._kept_at = outbox.clock.now()
         self._is_overtaken = False
+        self._writer = ThreadPoolExecutor(1, "answers")
+        self._writing: Future[None] | None = None
 
     def wanted(self, index: int) -> bool:
         """Whether it is its turn: what closes a job waits for all others of it, and all for what is more urgent."""
@@ -101,15 +103,15 @@ class Batch:
         if meaning(status).verdict is Verdict.RETRY:
             self._in_vain.add(delivery.job_id)
         self._unwritten.append((delivery, status, comment, now))
-        if len(self._unwritten) >= _WRITTEN_AT_ONCE or now - self._written_at >= _WRITTEN_WITHIN:
-            self._write()
+        if now - self._written_at >= _WRITTEN_WITHIN:
+            self._write_soon(now)
         self.beat()
 
     def beat(self) -> None:
         """Keep the leases of what has not been answered yet."""
         now, lease = self._outbox.clock.now(), self._outbox.patience.lease
-        if any(d.lease_until and d.lease_until - now < lease / 2 for d in self._open.values()):
-            self._write()
+        if now - self._kept_at > lease / 2:
+            self._kept_at = now
             with self._outbox.write() as tx:
                 tx.deliveries.heartbeat(list(self._open.values()), now=now, lease=lease)
             self._open.update({i: replace(d, lease_until=now + lease) for i, d in self._open.items()})
@@ -119,8 +121,10 @@ class Batch:
 
         What was in flight then waits on its own, so that an object on which the peer chokes does not hold up others.
         """
-        self._write()
-        now, back = self._outbox.clock.now(), []
+        with self._writer:
+            if self._writing is not None:
+                self._writing.result()
+        now, back = self._outbox.clock.now(), self._moves()
         for index, delivery in self._open.items():
             if broken is not None and index == self._sent:
                 back.append(self._again(delivery, broken, now))
@@ -131,10 +135,18 @@ class Batch:
         self._open.clear()
         self._take(back)
 
-    def _write(self) -> None:
+    def _write_soon(self, now: datetime) -> None:
+        """On a thread beside the one that sends: the disk may be busy for longer than an object takes."""
+        if self._writing is not None:
+            if not self._writing.done():
+                return
+            self._writing.result()
+        self._written_at = now
+        self._writing = self._writer.submit(self._take, self._moves())
+
+    def _moves(self) -> list[Move]:
         unwritten, self._unwritten = self._unwritten, []
-        self._written_at = self._outbox.clock.now()
-        self._take([self._said(*answer) for answer in unwritten])
+        return [self._said(*answer) for answer in unwritten]
 
     def _take(self, moves: list[Move]) -> None:
         """All in one transaction; where somebody else has one of the deliveries by now, each in its own."""
