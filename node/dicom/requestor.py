@@ -230,7 +230,7 @@ def _agreed(
     pdu = bytes((kind, 0)) + body.nbytes.to_bytes(4, "big") + bytes(body)
     try:
         if kind is PduType.ASSOCIATE_AC:
-            answer = A_ASSOCIATE_AC()
+            answer: Any = A_ASSOCIATE_AC()
             answer.decode(pdu)
             accepted = {
                 (contexts[c.context_id // 2][0], str(c.transfer_syntax[0])): int(c.context_id)

@@ -96,7 +96,7 @@ class StorageSender:
         with Requestor(peer, [(_VERIFICATION, FALLBACKS)], ae_title=self._ae_title, tls=self._tls) as association:
             if not association.accepted:
                 raise Rejected(f"{name_of(peer)} does not offer the Verification service")
-            status = association.echo(*association.accepted.values(), _VERIFICATION)
+            status = association.echo(next(iter(association.accepted.values())), _VERIFICATION)
         if status != 0:
             raise Rejected(f"{name_of(peer)} answered the C-ECHO with {status:#06x}")
 
