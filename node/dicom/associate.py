@@ -39,11 +39,7 @@ def associate(
         InvalidInput: the peer has no port, or wants TLS and there are no certificates.
         PeerUnreachable: no connection, a rejection, an abort, another peer's certificate, or no answer in time.
     """
-    if peer.port is None:
-        raise InvalidInput(f"peers.{peer.name}.port", "is not set", "Give the port on which the peer listens")
-    if peer.tls and tls is None:
-        raise InvalidInput(f"peers.{peer.name}.tls", "is true without certificates", "Set tls.cert, tls.key and tls.ca")
-    context = tls.client(check_host=not peer.certificate_subjects) if tls is not None and peer.tls else None
+    context = context_for(peer, tls)
     opened: list[evt.Event] = []
     rejections: list[A_ASSOCIATE_RJ] = []
 
@@ -71,7 +67,11 @@ def associate(
     except OSError as error:
         raise PeerUnreachable(f"{name_of(peer)}: {error}") from error
     if association.is_established:
-        _check_certificate(association, peer)
+        try:
+            check_certificate(association.dul.socket.socket, peer)
+        except PeerUnreachable:
+            association.abort()
+            raise
     if association.is_established or association.rejected_contexts:
         keep_answers(association)
         return association
@@ -93,17 +93,32 @@ def name_of(peer: Peer) -> str:
     return f"{peer.name} ({peer.ae_title}@{peer.host}:{peer.port})"
 
 
-def _check_certificate(association: Any, peer: Peer) -> None:
-    """Before anything but AE titles was sent: is this the peer that we mean?"""
-    connection = association.dul.socket.socket
+def check_certificate(connection: socket.socket, peer: Peer) -> None:
+    """Before anything but AE titles was sent: is this the peer that we mean?
+
+    Raises:
+        PeerUnreachable: the certificate is another's.
+    """
     if not peer.certificate_subjects or not isinstance(connection, ssl.SSLSocket):
         return
     subject = certificate_subject(connection)
     if subject not in peer.certificate_subjects:
-        association.abort()
         raise PeerUnreachable(
             f"{name_of(peer)}: its certificate is of {subject!r}, which peers.{peer.name}.certificate_subjects lacks"
         )
+
+
+def context_for(peer: Peer, tls: Certificates | None) -> ssl.SSLContext | None:
+    """What a peer is called with; None without TLS.
+
+    Raises:
+        InvalidInput: the peer has no port, or wants TLS and there are no certificates.
+    """
+    if peer.port is None:
+        raise InvalidInput(f"peers.{peer.name}.port", "is not set", "Give the port on which the peer listens")
+    if peer.tls and tls is None:
+        raise InvalidInput(f"peers.{peer.name}.tls", "is true without certificates", "Set tls.cert, tls.key and tls.ca")
+    return tls.client(check_host=not peer.certificate_subjects) if tls is not None and peer.tls else None
 
 
 def _why(peer: Peer, context: ssl.SSLContext | None, *, connected: bool) -> str:

@@ -24,7 +24,7 @@ from node.domain.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_
 
 log = logging.getLogger(__name__)
 
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 annex A.2.1
 _ACCEPTED, _REFUSED = 0, 1  # PS3.8 table 9-18
 # Of services other than storage. Not deflated: what a few bytes inflate to would have to be held in memory.
 _UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"]
@@ -85,7 +85,7 @@ def refusal(asked: Proposal) -> Rejection | None:
     """Why no association of this kind is ours to accept, whoever asks."""
     if not asked.pdu.protocol_version & 1:
         return _NO_PROTOCOL_VERSION
-    if str(asked.pdu.application_context_name) != _APPLICATION_CONTEXT:
+    if str(asked.pdu.application_context_name) != APPLICATION_CONTEXT:
         return _NO_APPLICATION_CONTEXT
     return None
 
@@ -110,7 +110,8 @@ def agree(asked: Proposal, services: Collection[str], *, may_store: bool = True)
         for context in results:
             if not may_store and context.abstract_syntax not in services and context.result == _ACCEPTED:
                 context.result = _REFUSED
-        answer = _accept(request, results, [*_ourselves(), *_window(user), *replies, *_either_role(roles)])
+        user_information = [*ourselves(wire.MAX_PDU), *_window(user), *replies, *_either_role(roles)]
+        answer = _accept(request, results, user_information)
         accepted: dict[int, Context] = {
             context.context_id or 0: Context(
                 abstract_syntax=str(context.abstract_syntax),
@@ -134,9 +135,10 @@ def _either_role(roles: Mapping[str, tuple[int, int]]) -> list[Any]:
     ]
 
 
-def _ourselves() -> list[Any]:
+def ourselves(max_pdu: int) -> list[Any]:
+    """The user information that every association of ours has; ``max_pdu`` is the longest PDU that we take."""
     length = MaximumLengthNotification()
-    length.maximum_length_received = wire.MAX_PDU
+    length.maximum_length_received = max_pdu
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version = ImplementationVersionNameNotification()
@@ -156,7 +158,7 @@ def _window(user: Any) -> list[Any]:
 
 def _accept(request: Any, results: list[Any], user_information: list[Any]) -> bytes:
     primitive = A_ASSOCIATE()
-    primitive.application_context_name = _APPLICATION_CONTEXT
+    primitive.application_context_name = APPLICATION_CONTEXT
     primitive.calling_ae_title = request.calling_ae_title
     primitive.called_ae_title = request.called_ae_title
     primitive.result = _ACCEPTED

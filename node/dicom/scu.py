@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from pydicom.dataset import Dataset
-from pynetdicom import build_context
-
-from node.dicom.associate import associate, end, name_of
+from node.dicom.associate import name_of
+from node.dicom.requestor import Requestor
 from node.dicom.tls import Certificates
-from node.domain.errors import InvalidInstance, PeerUnreachable
+from node.dicom.transcode import FALLBACKS, transcoded
+from node.domain.errors import InvalidInstance, PeerUnreachable, Rejected, Unavailable
 from node.domain.ids import UID_LENGTH
 from node.domain.part10 import HEAD_LIMIT, FileMeta, split
 from node.domain.peer import Peer
+from node.domain.status import INVALID_SOP_INSTANCE, SOP_CLASS_NOT_SUPPORTED
 from node.ports import every, idle
 
-SOP_CLASS_NOT_SUPPORTED = 0x0122
-INVALID_SOP_INSTANCE = 0x0117
+log = logging.getLogger(__name__)
 
 _VERIFICATION = "1.2.840.10008.1.1"
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
@@ -26,19 +28,21 @@ _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 
 @dataclass(frozen=True)
 class _Outgoing:
-    """A file to send; ``index`` is its place in the caller's list."""
+    """A file to send; ``index`` is its place in the caller's list, ``size`` is that of its data set in bytes."""
 
     index: int
     path: Path
     meta: FileMeta
+    size: int
 
     @property
-    def context(self) -> tuple[str, str]:
-        return self.meta.sop_class_uid, self.meta.transfer_syntax_uid
+    def uids(self) -> tuple[str, str]:
+        return self.meta.sop_class_uid, self.meta.sop_instance_uid
 
 
 class StorageSender:
-    """Implements ``node.ports.Sender``: sends the data sets of files as the bytes that they are.
+    """Implements ``node.ports.Sender``: sends the data sets of files as the bytes that they are, where the peer takes
+    them so, else decoded.
 
     Args:
         ae_title: ours, the calling one.
@@ -60,9 +64,13 @@ class StorageSender:
     ) -> None:
         """Send in order; ``on_status(index, status, comment)`` after each answer.
 
-        One presentation context is proposed for each pair of SOP class and transfer syntax; only where there are more
-        than 128 of them is more than one association needed. A file that cannot be read is reported as 0x0117 (invalid
-        SOP instance) without being sent, one whose context the peer refused as 0x0122 (SOP class not supported).
+        For each SOP class every stored transfer syntax is proposed in a presentation context of its own, and beside
+        them one of the uncompressed ones; only where that makes more than 128 is more than one association needed. A
+        file that cannot be read is reported as 0x0117 (invalid SOP instance) without being sent, one that the peer
+        takes in no form as 0x0122 (SOP class not supported).
+
+        Args:
+            wanted, beat: as in ``node.ports.Sender``.
 
         Raises:
             PeerUnreachable: no association, or it broke; what was answered until then stands.
@@ -70,60 +78,76 @@ class StorageSender:
         readable: list[_Outgoing] = []
         for index, path in enumerate(files):
             try:
-                readable.append(_Outgoing(index, path, _meta(path)))
+                readable.append(_outgoing(index, path))
             except (OSError, InvalidInstance) as error:
                 on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
         for batch in _batches(readable):
-            self._send_batch(peer, batch, on_status, wanted)
+            with Requestor(peer, _contexts(batch), ae_title=self._ae_title, tls=self._tls) as association:
+                for outgoing in batch:
+                    _send(association, peer, outgoing, on_status, wanted, beat)
 
     def echo(self, peer: Peer) -> None:
         """C-ECHO.
 
         Raises:
-            PeerUnreachable: no association, or another answer than success.
+            PeerUnreachable: no association, or no answer.
+            Rejected: it is there, and does not offer the service, or answers something else than success.
         """
-        association = associate(peer, [build_context(_VERIFICATION)], ae_title=self._ae_title, tls=self._tls)
-        if association.accepted_contexts:
-            status = association.send_c_echo()
-            end(association)
-            if "Status" not in status:
-                raise PeerUnreachable(f"{name_of(peer)} did not answer the C-ECHO within {peer.timeout_seconds:g} s")
-            if status.Status != 0:
-                raise PeerUnreachable(f"{name_of(peer)} answered the C-ECHO with {status.Status:#06x}")
-        else:
-            raise PeerUnreachable(f"{name_of(peer)} does not offer the Verification service")
+        with Requestor(peer, [(_VERIFICATION, FALLBACKS)], ae_title=self._ae_title, tls=self._tls) as association:
+            if not association.accepted:
+                raise Rejected(f"{name_of(peer)} does not offer the Verification service")
+            status = association.echo(next(iter(association.accepted.values())), _VERIFICATION)
+        if status != 0:
+            raise Rejected(f"{name_of(peer)} answered the C-ECHO with {status:#06x}")
 
-    def _send_batch(
-        self,
-        peer: Peer,
-        batch: Sequence[_Outgoing],
-        on_status: Callable[[int, int, str], None],
-        wanted: Callable[[int], bool],
-    ) -> None:
-        contexts = [build_context(*pair) for pair in dict.fromkeys(outgoing.context for outgoing in batch)]
-        association = associate(peer, contexts, ae_title=self._ae_title, tls=self._tls)
+
+def _send(
+    association: Requestor,
+    peer: Peer,
+    outgoing: _Outgoing,
+    on_status: Callable[[int, int, str], None],
+    wanted: Callable[[int], bool],
+    beat: Callable[[], None],
+) -> None:
+    index, stored = outgoing.index, outgoing.meta.transfer_syntax_uid
+    taken = _taken(association.accepted, outgoing)
+    if taken is None:
+        on_status(index, SOP_CLASS_NOT_SUPPORTED, "the peer refused SOP class and transfer syntax")
+    elif wanted(index):
         try:
-            accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
-            for count, outgoing in enumerate(batch):
-                if outgoing.context not in accepted:
-                    on_status(outgoing.index, SOP_CLASS_NOT_SUPPORTED, "the peer refused SOP class and transfer syntax")
-                    continue
-                if not wanted(outgoing.index):
-                    continue
-                status = Dataset()
-                if association.is_established:
-                    status = association.send_c_store(outgoing.path, msg_id=count % 0xFFFF + 1)
-                if "Status" not in status:
-                    raise PeerUnreachable(
-                        f"{name_of(peer)} gave no answer to {outgoing.meta.sop_instance_uid}: "
-                        f"the association broke or {peer.timeout_seconds:g} s passed"
-                    )
-                on_status(outgoing.index, int(status.Status), str(status.get("ErrorComment") or ""))
-        finally:
-            end(association)
+            with _content(outgoing, taken) as (content, size):
+                context_id = association.accepted[outgoing.meta.sop_class_uid, taken]
+                status = association.store(context_id, outgoing.uids, content, size, beat)
+        except Unavailable as error:
+            said = f"the peer refused transfer syntax {stored}, and it cannot be decoded: {error}"
+            on_status(index, SOP_CLASS_NOT_SUPPORTED, said)
+        except OSError as error:
+            on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
+            raise PeerUnreachable(f"{name_of(peer)}: given up, as {outgoing.path.name} cannot be read") from error
+        else:
+            on_status(index, *status)
 
 
-def _meta(path: Path) -> FileMeta:
+def _taken(accepted: Mapping[tuple[str, str], int], outgoing: _Outgoing) -> str | None:
+    """The transfer syntax to send it in: its own if possible."""
+    candidates = (outgoing.meta.transfer_syntax_uid, *FALLBACKS)
+    return next((syntax for syntax in candidates if (outgoing.meta.sop_class_uid, syntax) in accepted), None)
+
+
+@contextmanager
+def _content(outgoing: _Outgoing, transfer_syntax_uid: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The data set and its size in bytes."""
+    if transfer_syntax_uid == outgoing.meta.transfer_syntax_uid:
+        with outgoing.path.open("rb") as file:
+            file.seek(outgoing.meta.offset)
+            yield file, outgoing.size
+    else:
+        log.debug("%s is sent in %s", outgoing.meta.sop_instance_uid, transfer_syntax_uid)
+        decoded = transcoded(outgoing.path, transfer_syntax_uid)
+        yield decoded, decoded.getbuffer().nbytes
+
+
+def _outgoing(index: int, path: Path) -> _Outgoing:
     """Raises ``InvalidInstance`` where a UID is too long to be sent; what else is wrong with it the peer may judge."""
     with path.open("rb") as file:
         meta = split(file.read(HEAD_LIMIT))
@@ -131,18 +155,33 @@ def _meta(path: Path) -> FileMeta:
         raise InvalidInstance(
             "file meta", f"has a UID of more than {UID_LENGTH} characters", "Give the object a new UID"
         )
-    return meta
+    return _Outgoing(index, path, meta, path.stat().st_size - meta.offset)
+
+
+def _contexts(batch: Sequence[_Outgoing]) -> list[tuple[str, tuple[str, ...]]]:
+    """For each SOP class its transfer syntaxes, each alone, and those that every peer takes."""
+    stored: dict[str, dict[str, None]] = {}
+    for outgoing in batch:
+        stored.setdefault(outgoing.meta.sop_class_uid, {})[outgoing.meta.transfer_syntax_uid] = None
+    proposed: list[tuple[str, tuple[str, ...]]] = []
+    for abstract, syntaxes in stored.items():
+        proposed += [(abstract, (syntax,)) for syntax in syntaxes]
+        others = tuple(syntax for syntax in FALLBACKS if syntax not in syntaxes)
+        if others:
+            proposed.append((abstract, others))
+    return proposed
 
 
 def _batches(outgoing: Sequence[_Outgoing]) -> Iterator[list[_Outgoing]]:
     """Cut the list, in order, where one association has no room for another presentation context."""
     batch: list[_Outgoing] = []
-    contexts: set[tuple[str, str]] = set()
+    pairs: set[tuple[str, str]] = set()
     for one in outgoing:
-        if len(contexts | {one.context}) > _MAX_CONTEXTS:
+        pair = one.meta.sop_class_uid, one.meta.transfer_syntax_uid
+        if pair not in pairs and len(_contexts([*batch, one])) > _MAX_CONTEXTS:
             yield batch
-            batch, contexts = [], set()
+            batch, pairs = [], set()
         batch.append(one)
-        contexts.add(one.context)
+        pairs.add(pair)
     if batch:
         yield batch

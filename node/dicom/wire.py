@@ -241,16 +241,37 @@ def messages(context_id: int, command: bytes, data_set: bytes, max_pdu: int) -> 
     Args:
         max_pdu: the peer's maximum length (PS3.8 annex D.1), 0 for no maximum.
     """
+    room = room_for(max_pdu)
+    return fragments(context_id, command, LAST_COMMAND, room) + fragments(context_id, data_set, LAST_DATA, room)
+
+
+def room_for(max_pdu: int) -> int:
+    """The most bytes of a fragment, even (PS3.8 annex E.2), where the peer's maximum length is ``max_pdu``."""
     room = max(max_pdu - _PDV.size, 1) if max_pdu else MAX_PDU
-    pdus = []
-    for content, last in ((command, LAST_COMMAND), (data_set, LAST_DATA)):
-        for start in range(0, len(content), room):
-            fragment = content[start : start + room]
-            control = last if start + room >= len(content) else last & ~2
-            pdus.append(_HEADER.pack(PduType.P_DATA, 0, len(fragment) + _PDV.size))
-            pdus.append(_PDV.pack(len(fragment) + 2, context_id, control))
-            pdus.append(fragment)
+    return room & ~1 or room
+
+
+def fragments(context_id: int, content: bytes | memoryview, control: int, room: int, *, ends: bool = True) -> bytes:
+    """A part of a command or data set as P-DATA-TF PDUs of one fragment each; nothing for nothing.
+
+    Args:
+        control: ``LAST_COMMAND`` or ``LAST_DATA``.
+        ends: whether it is the last part.
+    """
+    size = len(content)
+    pdus: list[bytes | memoryview] = []
+    for start in range(0, size, room):
+        fragment = content[start : start + room]
+        is_last = ends and start + room >= size
+        pdus.append(_HEADER.pack(PduType.P_DATA, 0, len(fragment) + _PDV.size))
+        pdus.append(_PDV.pack(len(fragment) + 2, context_id, control if is_last else control & ~2))
+        pdus.append(fragment)
     return b"".join(pdus)
+
+
+def release_rq() -> bytes:
+    """A-RELEASE-RQ (PS3.8 9.3.6)."""
+    return _HEADER.pack(PduType.RELEASE_RQ, 0, _FIXED) + bytes(_FIXED)
 
 
 def release_rp() -> bytes:
@@ -330,6 +351,29 @@ def response(request: Command, status: int, comment: str = "") -> bytes:
             _element(0x1000, request.sop_instance_uid),
         )
     )
+    return _command(body)
+
+
+_ECHO, _STORE = struct.Struct("<HHIH HHIH HHIH"), struct.Struct("<HHIH HHIH HHIH HHIH")
+_DATA_SET = 0x0000  # CommandDataSetType: anything but 0101
+
+
+def echo_request(message_id: int, sop_class_uid: str) -> bytes:
+    """The command set of a C-ECHO-RQ (PS3.7 9.3.5.1)."""
+    fixed = _ECHO.pack(*(0, 0x0100, 2, 0x0030), *(0, 0x0110, 2, message_id), *(0, 0x0800, 2, NO_DATA_SET))
+    return _command(_element(0x0002, sop_class_uid.encode("ascii")) + fixed)
+
+
+def store_request(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> bytes:
+    """The command set of a C-STORE-RQ (PS3.7 9.3.1.1) of medium priority."""
+    fixed = _STORE.pack(
+        *(0, 0x0100, 2, 0x0001), *(0, 0x0110, 2, message_id), *(0, 0x0700, 2, 0), *(0, 0x0800, 2, _DATA_SET)
+    )
+    uids = [_element(0x0002, sop_class_uid.encode("ascii")), _element(0x1000, sop_instance_uid.encode("ascii"))]
+    return _command(uids[0] + fixed + uids[1])
+
+
+def _command(body: bytes) -> bytes:
     return _ELEMENT.pack(0, 0, 4) + len(body).to_bytes(4, "little") + body
 
 

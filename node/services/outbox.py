@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from node.domain.delivery import Delivery, DeliveryStep, backoff, jittered
 from node.domain.errors import LostLease
 from node.domain.peer import Peer, Verify
 from node.domain.status import Verdict, in_words, meaning
-from node.ports import Clock, Transaction, UnitOfWork
+from node.ports import Clock, Transaction
 from node.services.breaker import Breaker
-from node.services.steps import move_delivery
+from node.services.steps import Move, move_deliveries
 
 log = logging.getLogger(__name__)
 
 _FREE: Final[dict[str, Any]] = {"owner": None, "lease_until": None}
-# Answers are written together: at most so many, and none later than this.
-_WRITTEN_AT_ONCE: Final = 100
+# Answers are written together, so often.
 _WRITTEN_WITHIN = timedelta(seconds=0.5)
 # So often it is looked for something more urgent.
 _LOOK = timedelta(seconds=2)
@@ -68,8 +69,10 @@ class Batch:
         self._unwritten: list[tuple[Delivery, int, str, datetime]] = []
         self._in_vain: set[str] = set()  # jobs of which an instance has to be sent again
         self._sent: int | None = None
-        self._written_at = self._looked_at = outbox.clock.now()
+        self._written_at = self._looked_at = self._kept_at = outbox.clock.now()
         self._is_overtaken = False
+        self._writer = ThreadPoolExecutor(1, "answers")
+        self._writing: Future[None] | None = None
 
     def wanted(self, index: int) -> bool:
         """Whether it is its turn: what closes a job waits for all others of it, and all for what is more urgent."""
@@ -100,15 +103,15 @@ class Batch:
         if meaning(status).verdict is Verdict.RETRY:
             self._in_vain.add(delivery.job_id)
         self._unwritten.append((delivery, status, comment, now))
-        if len(self._unwritten) >= _WRITTEN_AT_ONCE or now - self._written_at >= _WRITTEN_WITHIN:
-            self._write()
+        if now - self._written_at >= _WRITTEN_WITHIN:
+            self._write_soon(now)
         self.beat()
 
     def beat(self) -> None:
         """Keep the leases of what has not been answered yet."""
         now, lease = self._outbox.clock.now(), self._outbox.patience.lease
-        if any(d.lease_until and d.lease_until - now < lease / 2 for d in self._open.values()):
-            self._write()
+        if now - self._kept_at > lease / 2:
+            self._kept_at = now
             with self._outbox.write() as tx:
                 tx.deliveries.heartbeat(list(self._open.values()), now=now, lease=lease)
             self._open.update({i: replace(d, lease_until=now + lease) for i, d in self._open.items()})
@@ -118,54 +121,65 @@ class Batch:
 
         What was in flight then waits on its own, so that an object on which the peer chokes does not hold up others.
         """
-        self._write()
-        now = self._outbox.clock.now()
-        with self._outbox.write() as tx:
-            for index, delivery in self._open.items():
-                if broken is not None and index == self._sent:
-                    self._again(tx, delivery, broken, now)
-                else:
-                    # It was not sent at all, which is no attempt.
-                    changes: dict[str, Any] = {"reason": broken or delivery.reason, "attempt": delivery.attempt - 1}
-                    move_delivery(tx, delivery, DeliveryStep.RETRY, now, **changes, **_FREE)
+        with self._writer:
+            if self._writing is not None:
+                self._writing.result()
+        now, back = self._outbox.clock.now(), self._moves()
+        for index, delivery in self._open.items():
+            if broken is not None and index == self._sent:
+                back.append(self._again(delivery, broken, now))
+            else:
+                # It was not sent at all, which is no attempt.
+                changes = {"reason": broken or delivery.reason, "attempt": delivery.attempt - 1, **_FREE}
+                back.append(Move(delivery, DeliveryStep.RETRY, now, changes))
         self._open.clear()
+        self._take(back)
 
-    def _write(self) -> None:
-        """All answers in one transaction; where somebody else has one of the deliveries by now, each in its own."""
+    def _write_soon(self, now: datetime) -> None:
+        """On a thread beside the one that sends: the disk may be busy for longer than an object takes."""
+        if self._writing is not None:
+            if not self._writing.done():
+                return
+            self._writing.result()
+        self._written_at = now
+        self._writing = self._writer.submit(self._take, self._moves())
+
+    def _moves(self) -> list[Move]:
         unwritten, self._unwritten = self._unwritten, []
-        self._written_at = self._outbox.clock.now()
-        if not unwritten:
+        return [self._said(*answer) for answer in unwritten]
+
+    def _take(self, moves: list[Move]) -> None:
+        """All in one transaction; where somebody else has one of the deliveries by now, each in its own."""
+        if not moves:
             return
         try:
             with self._outbox.write() as tx:
-                for answer in unwritten:
-                    self._settle(tx, *answer)
-        except LostLease:
-            for answer in unwritten:
-                try:
-                    with self._outbox.write() as tx:
-                        self._settle(tx, *answer)
-                except LostLease as error:
-                    log.warning("peer %s: %s", self._outbox.peer.name, error)
+                move_deliveries(tx, moves)
+        except LostLease as error:
+            if len(moves) == 1:
+                log.warning("peer %s: %s", self._outbox.peer.name, error)
+                return
+            for move in moves:
+                self._take([move])
 
-    def _settle(self, tx: UnitOfWork, delivery: Delivery, status: int, comment: str, at: datetime) -> None:
+    def _said(self, delivery: Delivery, status: int, comment: str, at: datetime) -> Move:
         """What an answer means for its delivery: the step that the table of statuses says."""
         found, said, peer = meaning(status), f"the peer answered {in_words(status, comment)}", self._outbox.peer
         refusals = delivery.refusals + (found.tries is not None)
+        changes: dict[str, Any] = {"reason": said if status else None, "status": status, "refusals": refusals, **_FREE}
         if found.verdict is Verdict.ACK:
-            verify_at = None if peer.verify is Verify.NONE else at
-            reason = said if status else None
-            changes: dict[str, Any] = {"reason": reason, "status": status, "delivered_at": at, "verify_at": verify_at}
-            move_delivery(tx, delivery, DeliveryStep.ACK, at, **changes, **_FREE)
-        elif found.verdict is Verdict.RETRY and (found.tries is None or refusals < found.tries):
-            self._again(tx, delivery, said, at, status=status, refusals=refusals)
-        else:
-            reason = said if found.tries is None else f"{said}, {refusals} times"
-            log.error("peer %s: delivery %d is dead: %s", peer.name, delivery.id, reason)
-            changes = {"reason": reason, "status": status, "refusals": refusals}
-            move_delivery(tx, delivery, DeliveryStep.REJECT, at, **changes, **_FREE)
+            changes |= {"delivered_at": at, "verify_at": None if peer.verify is Verify.NONE else at}
+            return Move(delivery, DeliveryStep.ACK, at, changes)
+        if found.verdict is Verdict.RETRY and (found.tries is None or refusals < found.tries):
+            return self._again(delivery, said, at, changes)
+        if found.tries is not None:
+            changes["reason"] = f"{said}, {refusals} times"
+        log.error("peer %s: delivery %d is dead: %s", peer.name, delivery.id, changes["reason"])
+        return Move(delivery, DeliveryStep.REJECT, at, changes)
 
-    def _again(self, tx: UnitOfWork, delivery: Delivery, reason: str, at: datetime, **changes: Any) -> None:
+    def _again(
+        self, delivery: Delivery, reason: str, at: datetime, changes: Mapping[str, Any] = MappingProxyType({})
+    ) -> Move:
         """It was sent in vain, and is sent again after a pause of its own."""
         not_before = at + self._outbox.patience.pause(delivery.attempt)
-        move_delivery(tx, delivery, DeliveryStep.RETRY, at, reason=reason, not_before=not_before, **changes, **_FREE)
+        return Move(delivery, DeliveryStep.RETRY, at, {**changes, "reason": reason, "not_before": not_before, **_FREE})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -69,6 +70,16 @@ def job_event(job: Job, step: JobStep, from_state: str, at: datetime, *, actor: 
     )
 
 
+@dataclass(frozen=True)
+class Move:
+    """A step that a delivery is to take; ``changes`` are written with it."""
+
+    delivery: Delivery
+    step: DeliveryStep
+    at: datetime
+    changes: Mapping[str, Any]
+
+
 def move_delivery(
     tx: UnitOfWork, delivery: Delivery, step: DeliveryStep, at: datetime, *, actor: str | None = None, **changes: Any
 ) -> Delivery:
@@ -78,27 +89,44 @@ def move_delivery(
         IllegalStep: not legal from this state.
         LostLease: somebody else moved the delivery meanwhile.
     """
-    after = replace(delivery, state=advance(DELIVERY, delivery.state, step), **changes)
-    tx.deliveries.update(delivery, after)
-    detail: dict[str, Any] = {"peer": delivery.peer, "attempt": after.attempt, "job": delivery.job_id}
+    return move_deliveries(tx, [Move(delivery, step, at, changes)], actor=actor)[0]
+
+
+def move_deliveries(tx: UnitOfWork, moves: Sequence[Move], *, actor: str | None = None) -> list[Delivery]:
+    """Take many steps at once, each of another delivery.
+
+    Raises:
+        IllegalStep: one is not legal.
+        LostLease: somebody else moved one of the deliveries meanwhile.
+    """
+    moved = [
+        (move.delivery, replace(move.delivery, state=advance(DELIVERY, move.delivery.state, move.step), **move.changes))
+        for move in moves
+    ]
+    tx.deliveries.update_all(moved)
+    tx.journal.add_all(
+        _delivery_event(move, before, after, actor) for move, (before, after) in zip(moves, moved, strict=True)
+    )
+    return [after for _, after in moved]
+
+
+def _delivery_event(move: Move, before: Delivery, after: Delivery, actor: str | None) -> Event:
+    detail: dict[str, Any] = {"peer": after.peer, "attempt": after.attempt, "job": after.job_id}
     if after.status is not None:
         detail["status"] = f"{after.status:04X}"
     if after.reason:
         detail["reason"] = after.reason
-    tx.journal.add(
-        Event(
-            subject=Subject.DELIVERY,
-            subject_id=str(delivery.id),
-            study_uid=delivery.study_uid,
-            step=step.value,
-            from_state=delivery.state.value,
-            to_state=after.state.value,
-            at=at,
-            actor=actor,
-            detail=detail,
-        )
+    return Event(
+        subject=Subject.DELIVERY,
+        subject_id=str(after.id),
+        study_uid=after.study_uid,
+        step=move.step.value,
+        from_state=before.state.value,
+        to_state=after.state.value,
+        at=move.at,
+        actor=actor,
+        detail=detail,
     )
-    return after
 
 
 def move_commitment(

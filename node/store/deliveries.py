@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import String, bindparam
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, exists, func, select, update
 
@@ -18,6 +19,16 @@ from node.store.tables import DeliveryRow
 
 def _delivery(row: DeliveryRow) -> Delivery:
     return build(Delivery, row, state=DeliveryState(row.state), priority=Priority(row.priority))
+
+
+# Built once: a job has hundreds of deliveries, and to build the statement takes longer than to execute it.
+_TABLE: Any = getattr(DeliveryRow, "__table__")  # noqa: B009 - it is not typed
+_UPDATE = _TABLE.update().where(
+    _TABLE.c.id == bindparam("of_id"),
+    _TABLE.c.state == bindparam("of_state"),
+    _TABLE.c.attempt == bindparam("of_attempt"),
+    _TABLE.c.owner.is_not_distinct_from(bindparam("of_owner", type_=String)),
+)
 
 
 class DeliveryRepository:
@@ -112,8 +123,30 @@ class DeliveryRepository:
         Raises:
             LostLease: somebody else moved the delivery meanwhile.
         """
-        if run(self._session, self._same(before).values(**values(after, without=("id",)))) != 1:
-            raise LostLease(f"delivery {before.id} is no longer {before.state.value} in attempt {before.attempt}")
+        self.update_all([(before, after)])
+
+    def update_all(self, moved: Sequence[tuple[Delivery, Delivery]]) -> None:
+        """As ``update``, for many at once.
+
+        Raises:
+            LostLease: somebody else moved one of them meanwhile.
+        """
+        if not moved:
+            return
+        rows = [
+            values(after, without=("id",))
+            | {
+                "of_id": before.id,
+                "of_state": before.state.value,
+                "of_attempt": before.attempt,
+                "of_owner": before.owner,
+            }
+            for before, after in moved
+        ]
+        if self._session.connection().execute(_UPDATE, rows).rowcount != len(rows):
+            first, others = moved[0][0], len(moved) - 1
+            of = f"delivery {first.id}" + (f", or one of {others} others," if others else "")
+            raise LostLease(f"{of} is no longer {first.state.value} in attempt {first.attempt}")
 
     def heartbeat(self, deliveries: Sequence[Delivery], *, now: datetime, lease: timedelta) -> None:
         """Prolong the leases.

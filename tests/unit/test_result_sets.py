@@ -6,7 +6,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
 
 from dicom_sr.check import check
 from dicom_sr.compose import compose, write
