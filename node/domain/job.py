@@ -102,6 +102,14 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Jobs that wait a little for others: of versions with these digests, created after that time."""
+
+    digests: frozenset[str]
+    since: datetime
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Who made a result: written into every object that leaves the node.
 
@@ -179,7 +187,7 @@ class JobOutput:
 
     ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
     SOPInstanceUID to digest for what was read. ``model_failed``: the version itself could not be verified or loaded, so
-    that no study will do better.
+    that no study will do better. ``batches``: it takes several studies at once.
     """
 
     outcome: Outcome
@@ -190,3 +198,4 @@ class JobOutput:
     timings: Mapping[str, float] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     model_failed: bool = False
+    batches: bool = False
