@@ -259,6 +259,10 @@ class Comparisons(Protocol):
     """Versions beside the champion; one row for a job."""
 
     def add(self, comparison: Comparison) -> None: ...
+    def lock(self, study_uid: str) -> None:
+        """Until the end of the transaction no other one that says so goes on with this study."""
+        ...
+
     def of_job(self, job_id: str) -> Comparison | None: ...
     def of_model(
         self, model: ModelVersion, *, since: datetime | None = None, limit: int = 1000
