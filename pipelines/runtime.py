@@ -62,8 +62,8 @@ class Runner:
     unless it was the CPU.
 
     Args:
-        precision: on a GPU, ``bf16`` or ``fp16`` by autocast, and channels last, which these want, as the CPU does; that
-            computes in fp32 whatever it says.
+        precision: on a GPU, ``bf16`` or ``fp16`` by autocast, and channels last, which these want, as the CPU does,
+            which computes in fp32 whatever it says.
         compiled: by ``torch.compile``, on the device, not where the CPU helps out.
     """
 
@@ -73,7 +73,7 @@ class Runner:
         self.network = network.to(device).eval()
         self._device = device
         self._dtype = _DTYPES.get(precision) if device.type == "cuda" else None
-        # Convolutions of the CPU like it too (measured: a twentieth to a tenth of the time); results differ by rounding.
+        # Convolutions of the CPU like it too (measured: 5 to 10 % of the time); results differ by rounding.
         if self._dtype is not None or device.type == "cpu":
             self.network = _channels_last(self.network)
         self._compiled: Any = torch.compile(self.network) if compiled else self.network
