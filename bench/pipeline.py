@@ -5,20 +5,25 @@
     python bench/pipeline.py --parts reading          some parts only
     python bench/pipeline.py --markdown RESULT.json   print a result as the section of docs/performance.md
 
-The parts: ``reading``, a series of files to an array, by ainode, SimpleITK, MONAI and a loop over pydicom. Readers take
-turns in every round, so that a drift of the machine meets all alike. docs/performance.md says how to read it.
+The parts: ``reading``, a series of files to an array, by ainode, SimpleITK, MONAI and a loop over pydicom; ``bundle``,
+one study through the same network and weights by ainode and by the function behind ``monai.bundle run``; ``images``,
+studies of one image one by one and together. All take turns in every round, so that a drift of the machine meets all
+alike. docs/performance.md says how to read it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from engines import measure as engines
 from ingest import turned
 from ingestion.machine import Machine
 from reading import report as reading_report
@@ -82,7 +87,11 @@ def markdown(result: dict[str, Any]) -> str:
         + (" A reduced series (`--quick`): no figures to compare." if result["quick"] else ""),
         "",
     ]
-    reports = {"reading": reading_report.markdown}
+    reports: dict[str, Callable[[dict[str, Any]], str]] = {
+        "reading": reading_report.markdown,
+        "bundle": engines.bundles_markdown,
+        "images": engines.batches_markdown,
+    }
     return "\n".join(lines) + "\n" + "\n".join(reports[name](part) for name, part in result["parts"].items())
 
 
@@ -139,7 +148,26 @@ def _print(runs: list[Run], titles: dict[str, str], left_out: list[str], console
         console.print(f"{mark} {verdict.target}: {verdict.measured}")
 
 
-PARTS: dict[str, Part] = {"reading": reading}
+def bundle(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """A bundle through the node's engine and through MONAI: this part of the result file."""
+    return _engines(engines.bundles, options, console)
+
+
+def images(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Studies of one image, one by one and together: this part of the result file."""
+    return _engines(engines.batches, options, console)
+
+
+def _engines(measured: Callable[..., dict[str, Any]], options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        part = measured(
+            Path(work), repeat=options.repeat, quick=options.quick, tell=partial(console.print, highlight=False)
+        )
+    console.print({key: value for key, value in part.items() if key != "runs"})
+    return part
+
+
+PARTS: dict[str, Part] = {"reading": reading, "bundle": bundle, "images": images}
 
 
 if __name__ == "__main__":

@@ -195,12 +195,15 @@ class WorkSettings(Section):
     """How jobs run. ``retry_seconds`` is the base of the backoff, doubled after each attempt.
 
     A worker for each ``device``, that runs ``beside`` jobs at once: one uses the device, others are read or written.
-    Each keeps registered versions loaded, the latest used, up to ``warm_mb`` MiB of model files.
+    Each keeps registered versions loaded, the latest used, up to ``warm_mb`` MiB of model files. Up to ``batch`` jobs
+    of one version of images run together; none waits longer than ``batch_wait_seconds`` for others.
     """
 
     device: Annotated[OneOrMore[Device], Field(min_length=1)] = ("auto",)
     beside: Annotated[int, Field(ge=1, le=4)] = 2
     warm_mb: Annotated[int, Field(ge=0)] = 4096
+    batch: Annotated[int, Field(ge=1, le=64)] = 8
+    batch_wait_seconds: Annotated[float, Field(ge=0, le=10)] = 0.2
     timeout_seconds: Positive = 900
     attempts: Count = 3
     lease_seconds: Positive = 60

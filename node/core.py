@@ -166,7 +166,7 @@ class Core:
             registries=registries(models),
             timeout_seconds=models.download_timeout_seconds,
         )
-        return Register(self.clock, files, self.models())
+        return Register(self.clock, files, self.models(), available)
 
     def replay(self) -> Replay:
         """The service that queues replays."""

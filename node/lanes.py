@@ -9,12 +9,14 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Thread
 
 from node.core import Core
 from node.domain.errors import AinodeError
 from node.ports import Engine
+from node.services.batches import Batches
 from node.services.beside import Beside
 from node.services.gate import Gate
 from node.services.notices import Notices
@@ -56,8 +58,19 @@ def _give_notices(notices: Notices, stop: Stop) -> None:
 
 def _lanes(core: Core, stop: Stop, number: int) -> list[_Lane]:
     """The lanes of one device; the first is always warm."""
-    device, beside = shared_device(core, number), Beside()
-    return [_Lane(core, stop, number, device, beside, spare=n > 0) for n in range(core.settings.work.beside)]
+    settings = core.settings.work
+    batches = Batches(settings.batch, timedelta(seconds=settings.batch_wait_seconds))
+    shared = _Shared(shared_device(core, number), Beside(), batches)
+    return [_Lane(core, stop, number, shared, spare=n > 0) for n in range(settings.beside)]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the lanes of a device have in common."""
+
+    device: Device
+    beside: Beside
+    batches: Batches
 
 
 def shared_device(core: Core, number: int) -> Device:
@@ -101,14 +114,16 @@ def _expected(core: Core, device: str) -> Iterator[WarmUp]:
 
 
 class _Lane:
-    def __init__(self, core: Core, stop: Stop, number: int, device: Device, beside: Beside, *, spare: bool) -> None:
+    def __init__(self, core: Core, stop: Stop, number: int, shared: _Shared, *, spare: bool) -> None:
         settings = core.settings.work
         self.name = f"{settings.device[number]} {'spare' if spare else 'first'}"
         self._core = core
         self._device = settings.device[number]
         self._stop = stop
         self._spare = spare
-        self._engine = LocalEngine(device, log_level=core.settings.log.level, log_format=core.settings.log.format)
+        self._engine = LocalEngine(
+            shared.device, log_level=core.settings.log.level, log_format=core.settings.log.format
+        )
         self._work = Work(
             core.database.write,
             core.database.read,
@@ -118,7 +133,7 @@ class _Lane:
             core.provenance,
             core.locate(),
             Oversight(core.database.write, core.clock, core.rollouts()),
-            beside,
+            shared.beside,
             owner=core.owner,
             device=self._device,
             attempts=settings.attempts,
@@ -126,6 +141,7 @@ class _Lane:
             timeout=timedelta(seconds=settings.timeout_seconds),
             retry=timedelta(seconds=settings.retry_seconds),
             profiles=core.profiles,
+            batches=shared.batches,
             spare=spare,
             stopping=stop.is_set,
         )

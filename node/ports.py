@@ -16,7 +16,7 @@ from node.domain.delivery import Delivery, DeliveryState
 from node.domain.encoded import Encoded
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
-from node.domain.job import Job, JobInput, JobOutput, JobState, ResultReference
+from node.domain.job import Hold, Job, JobInput, JobOutput, JobState, ResultReference
 from node.domain.manifest import Manifest, ManifestKind
 from node.domain.model import KnownVersion, ModelVersion
 from node.domain.peer import Peer
@@ -97,12 +97,31 @@ class Jobs(Protocol):
 
     def add(self, job: Job) -> None: ...
     def get(self, job_id: str) -> Job | None: ...
-    def claim(self, *, owner: str, now: datetime, lease: timedelta, untried: bool = False) -> Job | None:
+    def claim(
+        self,
+        *,
+        owner: str,
+        now: datetime,
+        lease: timedelta,
+        untried: bool = False,
+        hold: Hold | None = None,
+    ) -> Job | None:
         """Take the queued job that is due and comes first: unsent ones last, then the most urgent, then the oldest; the
         attempt is counted here.
 
-        With ``untried``, none is taken where that job was tried before: no other overtakes it.
+        With ``untried``, none is taken where that job was tried before: no other overtakes it. Those of ``hold``
+        are passed over, unless STAT or tried before.
         """
+        ...
+
+    def claim_like(self, first: Job, *, owner: str, now: datetime, lease: timedelta, limit: int) -> list[Job]:
+        """Take queued jobs that are due and like ``first``: of its version, sent or unsent as it is, none that is STAT
+        or was tried before.
+        """
+        ...
+
+    def untried(self, model: ModelVersion) -> int:
+        """How many queued jobs of a version were never tried."""
         ...
 
     def update(self, before: Job, after: Job) -> None:
@@ -329,6 +348,10 @@ class Comparisons(Protocol):
     """Versions beside the champion; one row for a job."""
 
     def add(self, comparison: Comparison) -> None: ...
+    def lock(self, study_uid: str) -> None:
+        """Until the end of the transaction no other one that says so goes on with this study."""
+        ...
+
     def of_job(self, job_id: str) -> Comparison | None: ...
     def of_model(
         self, model: ModelVersion, *, since: datetime | None = None, limit: int = 1000
@@ -557,6 +580,12 @@ class Engine(Protocol):
         Raises:
             ChildLost, TimedOut, OutOfMemory: the run ended without an answer.
         """
+        ...
+
+    def run_batch(
+        self, jobs: Sequence[JobInput], *, timeout: timedelta, beat: Callable[[], None]
+    ) -> list[JobOutput | None]:
+        """Run jobs of one version together; as ``run``. None stands for one that has to run by itself."""
         ...
 
     def try_out(self, trial: TrialInput, *, timeout: timedelta, beat: Callable[[], None]) -> TrialOutput:

@@ -67,7 +67,12 @@ class Pipeline(Protocol):
 
 @runtime_checkable
 class BatchPipeline(Pipeline, Protocol):
-    """A pipeline that takes the images of several studies at once, where its selections are ``planar``."""
+    """A pipeline that takes the images of several studies at once; ``batches`` says whether it wants to."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether jobs are to run together. Their selections are ``planar``; `select` is called in several threads."""
+        ...
 
     def analyse_batch(self, batch: Sequence[Sequence[Volume]], stage: Stage) -> Sequence[Findings | Exception]:
         """Findings for each of ``batch``, as `analyse` gives them, or the error that is its own.

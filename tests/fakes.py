@@ -130,11 +130,19 @@ class FakeEngine:
         self._run = run
         self._try_out = try_out
         self.jobs: list[JobInput] = []
+        self.batches: list[list[str]] = []  # by StudyInstanceUID
 
     def run(self, job: JobInput, *, timeout: timedelta, beat: Callable[[], None]) -> JobOutput:
         self.jobs.append(job)
         beat()
         return self._run(job)
+
+    def run_batch(
+        self, jobs: Sequence[JobInput], *, timeout: timedelta, beat: Callable[[], None]
+    ) -> list[JobOutput | None]:
+        self.batches.append([job.study.study_uid for job in jobs])
+        beat()
+        return [self._run(job) for job in jobs]
 
     def has_room(self) -> bool:
         return True

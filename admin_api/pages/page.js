@@ -55,6 +55,9 @@ const secondsBetween = (from, to) => (Date.parse(to) - Date.parse(from)) / 1000;
 const ageOf = (at) => span((Date.now() + clockLead - Date.parse(at)) / 1000);
 const modelText = (model) => el("span", { title: `${model.title} ${model.digest}` }, `${model.name}@${model.version}`);
 
+const versionText = (model) => el("span", { title: `${model.title} ${model.digest}` }, model.version);
+const canaryText = (canary) => (canary ? el("span", {}, versionText(canary.model), `, ${canary.share / 100} %`) : "–");
+
 function age(at) {
   return el("time", { dateTime: at, title: new Date(at).toLocaleString(), dataset: { age: at } }, ageOf(at));
 }
@@ -129,6 +132,18 @@ function drawPeers(peers) {
     { head: "Answers", cell: (p) => (p.circuit === null || p.circuit.state === "closed" ? "yes" : `no: ${p.circuit.reason}`) },
     { head: "Oldest", cell: (p) => (p.oldest_pending_seconds === null ? "–" : span(p.oldest_pending_seconds)) },
   ], "No peers are configured.");
+}
+
+function drawModels(models) {
+  const versions = (...each) => (each.length ? each.map((model, n) => el("span", {}, n ? ", " : "", versionText(model))) : ["–"]);
+  const cell = (of) => (m) => el("span", {}, ...versions(...of(m.rollout)));
+  rows("models", models.filter((m) => m.rollout), [
+    { head: "Model", cell: (m) => m.name },
+    { head: "Champion", cell: cell((r) => [r.champion]) },
+    { head: "Canary", cell: (m) => canaryText(m.rollout.canary) },
+    { head: "Shadow", cell: cell((r) => r.shadows) },
+    { head: "Problem", cell: (m) => el("span", { className: m.rollout.problem ? "state bad" : "" }, m.rollout.problem ?? ""), long: true },
+  ], "No model leads yet.");
 }
 
 function drawStudies(studies) {
@@ -318,7 +333,7 @@ function signOut(message) {
   shown.clear();
   openStudy = null;
   $("study").close();
-  for (const id of ["node-line", "counts", "dead", "studies", "jobs", "peers", "decisions", "asides", "study-body"]) {
+  for (const id of ["node-line", "counts", "dead", "studies", "jobs", "models", "peers", "decisions", "asides", "study-body"]) {
     $(id).replaceChildren();
   }
   show(false);
@@ -326,8 +341,8 @@ function signOut(message) {
 }
 
 async function readAll() {
-  const [status, studies, jobs, deadJobs, deadDeliveries, decisions, asides, study] = await Promise.all([
-    api("status"), api("studies?limit=50"), api("jobs?limit=50"), api("jobs?state=dead&limit=50"),
+  const [status, studies, jobs, models, deadJobs, deadDeliveries, decisions, asides, study] = await Promise.all([
+    api("status"), api("studies?limit=50"), api("jobs?limit=50"), api("models"), api("jobs?state=dead&limit=50"),
     api("deliveries?state=dead&limit=50"), api("decisions?limit=20"), api("aside?limit=20"),
     openStudy ? api(`studies/${encodeURIComponent(openStudy)}`) : null,
   ]);
@@ -335,6 +350,7 @@ async function readAll() {
   drawDead(deadJobs, deadDeliveries);
   drawStudies(studies);
   drawJobs(jobs);
+  drawModels(models);
   drawPeers(status.peers);
   drawDecisions(decisions);
   drawAsides(asides);

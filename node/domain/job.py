@@ -105,6 +105,14 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Jobs that wait a little for others: of versions with these digests, created after that time."""
+
+    digests: frozenset[str]
+    since: datetime
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Who made a result: written into every object that leaves the node.
 
@@ -183,7 +191,7 @@ class JobOutput:
     ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
     SOPInstanceUID to digest for what was read. ``problems`` is what the check found: then the objects lie in the job's
     directory, and none is a result. ``model_failed``: the version itself could not be verified or loaded, so
-    that no study will do better.
+    that no study will do better. ``batches``: it takes several studies at once.
     """
 
     outcome: Outcome
@@ -195,3 +203,4 @@ class JobOutput:
     inputs: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     model_failed: bool = False
+    batches: bool = False

@@ -89,9 +89,11 @@ class TrialInput:
 class TrialOutput:
     """``reason`` is None where everything was passed. ``stages``: seconds of verify, load, warm up and golden case.
 
-    ``model_failed``: it is the version that failed, not the means to try it.
+    ``model_failed``: it is the version that failed, not the means to try it. ``device``: where it was tried; ``auto``
+    names none.
     """
 
     reason: str | None
     stages: Mapping[str, float] = field(default_factory=dict)
     model_failed: bool = False
+    device: str | None = None

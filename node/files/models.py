@@ -18,7 +18,7 @@ from node.files import layout
 from node.files.draft import full_disk_named
 from node.files.https import Https, check_scheme
 from node.files.registries import Registries, fetch, is_registered, look_up
-from pipelines.weights import verify
+from pipelines.weights import describe, digest_of_files, verify
 
 _NOT_THE_MODEL = shutil.ignore_patterns(".git", "__pycache__", ".cache", ".DS_Store")
 
@@ -66,8 +66,8 @@ class ModelFiles:
 
         Args:
             source: a directory, a zip file, the HTTPS address of a zip file, or a model in a registry (see `look_up`).
-            sha256: the digest, in hex, that the zip file, or all files from a registry together (see `fetch`), must
-                have; what is downloaded needs one.
+            sha256: the digest, in hex, that the zip file must have, or all files of a directory or from a registry
+                together (see `fetch`); what is downloaded needs one.
 
         Raises:
             InvalidInput: there is nothing of that kind, or it is not what the digest says.
@@ -86,6 +86,8 @@ class ModelFiles:
                 shutil.copytree(source, into, ignore=_NOT_THE_MODEL)
             except shutil.Error as error:
                 raise InvalidInput("source", f"{source} cannot be read: {error}", "Mend what is named") from None
+            if sha256 is not None:
+                _compare(digest_of_files(describe(into)), sha256, source)
         elif zipfile.is_zipfile(source):
             with Path(source).open("rb") as file:
                 _compare(hashlib.file_digest(file, "sha256").hexdigest(), sha256, source)

@@ -123,7 +123,7 @@ class Gate:
                 owner=None,
                 lease_until=None,
                 finished_at=now,
-                device=self._device,
+                device=output.device or self._device,
                 stages=dict(output.stages),
             )
             self._rollouts.grant(tx, ended, now)
@@ -139,11 +139,11 @@ class Gate:
                 owner=None,
                 lease_until=None,
                 finished_at=now,
-                device=self._device,
+                device=output.device or self._device,
                 stages=dict(output.stages),
                 reason=reason,
             )
-            detail = {"trial": trial.id, "device": self._device, "wished": trial.why}
+            detail = {"trial": trial.id, "device": output.device or self._device, "wished": trial.why}
             tx.audit.add(AuditEntry(now, trial.who, Change.FAILED, trial.model, reason, detail))
             if output.model_failed and not self._rollouts.fail(tx, trial.model, reason):
                 unready(tx, trial.model, reason)

@@ -25,6 +25,8 @@ class Oversight:
 
     def answered(self, tx: UnitOfWork, job: Job) -> None:
         """A job has succeeded or was refused: compare those of this study revision that can be compared now."""
+        # Of two that end at the same instant each would miss the other, where writers do not exclude each other anyway.
+        tx.comparisons.lock(job.study_uid)
         beside = [
             j
             for j in tx.jobs.of_study(job.study_uid)

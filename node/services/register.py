@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Source:
     """What is to be added. Name, version and title default to what the bundle's own metadata say.
 
     ``side_file`` is the site's ainode.yaml; ``golden`` a folder with ``input`` and ``expected.json``; ``sha256`` that
-    of the zip file, or of all files from a registry. ``trusted`` allows Python code in it.
+    of the zip file, or of all files of a directory or from a registry. ``trusted`` allows Python code in it.
     """
 
     address: str
@@ -45,12 +46,19 @@ class Source:
 
 
 class Register:
-    """Adds versions from a directory, a zip file, an HTTPS address or a registry."""
+    """Adds versions from a directory, a zip file, an HTTPS address or a registry.
 
-    def __init__(self, clock: Clock, files: Staging, models: Models) -> None:
+    Args:
+        installed: the names of installed pipelines. A version that is to take the place of one says so.
+    """
+
+    def __init__(
+        self, clock: Clock, files: Staging, models: Models, installed: Callable[[], Container[str]] = frozenset
+    ) -> None:
         self._clock = clock
         self._files = files
         self._models = models
+        self._installed = installed
 
     def add(self, source: Source, *, who: str, why: str) -> KnownVersion:
         """Copy, digest and register. A directory that is a version already (it has a manifest) is taken as it is.
@@ -77,6 +85,9 @@ class Register:
     def _compose(self, staged: Path, source: Source, acquired: Acquired) -> None:
         said = _metadata(staged / BUNDLE / _METADATA)
         name = source.name or acquired.name
+        if source.name is None and name in self._installed():
+            fix = f"Give another with --name; or --name {name}, if it is to take the place of that pipeline"
+            raise InvalidInput("name", f"{name} is an installed pipeline", fix)
         version = source.version or str(said.get("version", ""))
         if not version:
             raise InvalidInput("version", f"{_METADATA} has none", "Give one with --version")

@@ -6,6 +6,7 @@ from node.domain.audit import AuditEntry, Change
 from node.domain.errors import IllegalStep, InvalidInput, NotFound
 from node.domain.job import Job, Role
 from node.domain.model import KnownVersion, VersionState
+from node.domain.priority import Priority
 from node.domain.study import StudyState
 from node.ports import Clock, Transaction, UnitOfWork
 from node.services.enqueue import queue_again
@@ -43,7 +44,7 @@ class Replay:
         now = self._clock.now()
         with self._write() as tx:
             revision = _settled(tx, study_uid)
-            route, send_to = _as_before(tx, study_uid, known.model.name)
+            route, send_to, priority = _as_before(tx, study_uid, known.model.name)
             if send and not send_to:
                 fix = "Replay it without sending"
                 raise InvalidInput("send", f"no results of {known.model.name} on this study were sent anywhere", fix)
@@ -56,6 +57,7 @@ class Replay:
                 now,
                 role=Role.REPLAY,
                 send_to=send_to if send else (),
+                priority=priority,
             )
             detail = {"study": study_uid, "revision": revision, "job": job.id, "send_to": list(job.send_to)}
             tx.audit.add(AuditEntry(now, who, Change.REPLAYED, known.model, why, detail))
@@ -72,11 +74,13 @@ def _settled(tx: UnitOfWork, study_uid: str) -> int:
     return revision
 
 
-def _as_before(tx: UnitOfWork, study_uid: str, name: str) -> tuple[str, tuple[str, ...]]:
-    """The route by which a model came to the study last, and where its results went."""
+def _as_before(tx: UnitOfWork, study_uid: str, name: str) -> tuple[str, tuple[str, ...], Priority]:
+    """The route by which a model came to the study last, where its results went, and how urgent they were."""
     routed = [
         job
         for job in tx.jobs.of_study(study_uid)
         if job.model.name == name and job.role in (Role.CHAMPION, Role.CANARY)
     ]
-    return (routed[-1].route, routed[-1].send_to) if routed else (_NO_ROUTE, ())
+    if not routed:
+        return _NO_ROUTE, (), Priority.ROUTINE
+    return routed[-1].route, routed[-1].send_to, routed[-1].priority

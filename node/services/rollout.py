@@ -216,8 +216,8 @@ class Rollouts:
         for job in tx.jobs.of_model(model, since=rollout.canary.since):
             if job.role is Role.CANARY and job.state is JobState.DEAD:
                 study = (job.study_uid, job.revision)
-                role, to = Role.CHAMPION, job.send_to
-                queue_again(tx, self._node, study, job.route, after.champion, now, role=role, send_to=to)
+                again: dict[str, Any] = {"send_to": job.send_to, "priority": job.priority}
+                queue_again(tx, self._node, study, job.route, after.champion, now, role=Role.CHAMPION, **again)
                 moved += 1
         detail = {"figures": vars(figures), "bounds": vars(rollout.canary.bounds), "jobs handed over": moved}
         tx.audit.add(AuditEntry(now, NODE, Change.STOPPED, model, reason, detail | standing(after)))

@@ -90,21 +90,26 @@ def run_job(
     stage = Stages(turn or Alone())
     findings: Findings | None = None
     try:
-        findings, results = _run(job, pipeline, read, stage)
-        output = JobOutput(Outcome.SUCCEEDED, results=results, findings=findings.summary())
-    except Refused as refusal:
-        output = JobOutput(Outcome.REFUSED, reason=f"{refusal.code}: {refusal.reason}")
-    except CheckFailed as error:
-        output = replace(_failed(error), problems=tuple(error.problems))
-    except MemoryError:
-        output = _failed(OutOfMemory("the host had too little memory"))
-    except AinodeError as error:
-        output = _failed(error)
-    except Exception as error:
-        log.exception("job %s: unexpected error", job.provenance.job_id)
-        output = JobOutput(Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=True)
+        findings, output = _run(job, pipeline, read, stage)
+    except Exception as error:  # noqa: BLE001  (`ended` says it, and logs what was not expected)
+        output = ended(error, job)
     stage.end()
-    return _timed(output, stage, findings, job), findings
+    return told(output, stage, findings, job), findings
+
+
+def ended(error: Exception, job: JobInput) -> JobOutput:
+    """How a job ended that raised ``error``."""
+    match error:
+        case Refused():
+            return JobOutput(Outcome.REFUSED, reason=f"{error.code}: {error.reason}")
+        case MemoryError():
+            return _failed(OutOfMemory("the host had too little memory"))
+        case CheckFailed():
+            return replace(_failed(error), problems=tuple(error.problems))
+        case AinodeError():
+            return _failed(error)
+    log.error("job %s: unexpected error", job.provenance.job_id, exc_info=error)
+    return JobOutput(Outcome.FAILED, reason=f"{type(error).__name__}: {error}", retry=True)
 
 
 def _failed(error: AinodeError) -> JobOutput:
@@ -128,7 +133,8 @@ def load(pipeline: Pipeline, device: str) -> None:
         raise InvalidModel(pipeline.model.label, said, "Take it back with `ainode models rollback`") from error
 
 
-def _timed(output: JobOutput, stage: Stages, findings: Findings | None, job: JobInput) -> JobOutput:
+def told(output: JobOutput, stage: Stages, findings: Findings | None, job: JobInput) -> JobOutput:
+    """``output`` with what was read, and how long each stage took."""
     sources = (*findings.volume.sources, *findings.also_read) if findings else ()
     read = {source.sop_instance_uid for source in sources}
     digests = {
@@ -163,15 +169,26 @@ def choose(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> Chos
     return Chosen(selection, read(selection))
 
 
-def _run(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> tuple[Findings, tuple[ResultFile, ...]]:
+def _run(job: JobInput, pipeline: Pipeline, read: Read, stage: Stages) -> tuple[Findings, JobOutput]:
     chosen = choose(job, pipeline, read, stage)
     stage("load")
     load(pipeline, job.device)
     volume, *others = chosen.volumes
-    findings = chosen.complete(pipeline.analyse(volume, stage, *others))
+    return conclude(job, chosen, pipeline.analyse(volume, stage, *others), stage)
+
+
+def conclude(job: JobInput, chosen: Chosen, found: Findings, stage: Stages) -> tuple[Findings, JobOutput]:
+    """From what was found to the results, written and checked.
+
+    Raises:
+        CheckFailed: some object is not as it has to be.
+    """
+    findings = chosen.complete(found)
     stage("compose")
-    headers = _headers(volume, chosen.selection.series)
-    return findings, _results(job, findings, headers, stage)
+    headers = _headers(chosen.volumes[0], chosen.selection.series)
+    results = _results(job, findings, headers, stage)
+    stage.end()
+    return findings, JobOutput(Outcome.SUCCEEDED, results=results, findings=findings.summary())
 
 
 def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: Stages) -> tuple[ResultFile, ...]:

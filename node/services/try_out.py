@@ -17,6 +17,7 @@ from node.domain.trial import TrialInput, TrialOutput
 from node.services.from_disk import study_of_files
 from node.services.run_job import Alone, Read, Stages, Turn, load, run_job
 from pipelines.contract import Pipeline
+from pipelines.devices import real_device
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def try_out(
         log.exception("trial of %s: unexpected error", trial.provenance.model.label)
         reason, model_failed = f"{type(error).__name__}: {error}", True
     stage.end()
-    return TrialOutput(reason, stage.seconds, model_failed)
+    return TrialOutput(reason, stage.seconds, model_failed, real_device(trial.device))
 
 
 def _try_out(trial: TrialInput, open_version: Callable[[], Pipeline], run: RunJob, stage: Stages) -> None:

@@ -26,6 +26,7 @@ from node.domain.job import (
 from node.domain.profile import FULL, Profile
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
 from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
+from node.services.batches import Batches
 from node.services.beside import Beside
 from node.services.locate import Locate
 from node.services.oversight import Oversight
@@ -42,7 +43,7 @@ class Work:
     """Claims one job at a time and runs it; several of them run jobs beside each other.
 
     Args:
-        beside: shared by all that work on one device; ``spare`` works only beside another.
+        beside: shared by all that work on one device, as are ``batches``; ``spare`` works only beside another.
         owner: this process, as it is written into leases.
         attempts: how often a job is claimed before it goes dead.
         profiles: of the peers, by their name; a peer that is not among them gets all.
@@ -69,6 +70,7 @@ class Work:
         timeout: timedelta,
         retry: timedelta,
         profiles: Mapping[str, Profile] = MappingProxyType({}),
+        batches: Batches | None = None,
         spare: bool = False,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -89,50 +91,101 @@ class Work:
         self._timeout = timeout
         self._retry = retry
         self._profiles = profiles
+        self._batches = batches or Batches()
         self._spare = spare
 
     def work(self) -> bool:
-        """Run one job, if there is one that is due; says whether there was."""
-        job = self._beside.begin(self._claim, self._engine.has_room, spare=self._spare)
-        if job is None:
+        """Run one job that is due, or several that run together; says whether there was one."""
+        first = self._beside.begin(self._claim, self._engine.has_room, spare=self._spare)
+        if first is None:
             return False
-        log.info("job %s: study %s, %s, attempt %d", job.id, job.study_uid, job.model.label, job.attempt)
+        jobs = [first]
         try:
-            output = self._run(job)
-            self._finish(job, output)
-            self._oversight.look(job)
-        except LostLease as error:
-            log.warning("job %s: %s; its result is dropped", job.id, error)
-        except Interrupted as error:
-            self._give_back(job, str(error))
+            jobs += self._claim_like(first)
+            for job in jobs:
+                log.info("job %s: study %s, %s, attempt %d", job.id, job.study_uid, job.model.label, job.attempt)
+            self._work_on(list(jobs))
         finally:
-            self._beside.end(job)
-            self._files.clear_job_dir(job.id)
+            self._beside.end(first)
+            for job in jobs:
+                self._files.clear_job_dir(job.id)
         return True
 
     def _claim(self, untried: bool) -> Job | None:
         now = self._clock.now()
         with self._write() as tx:
-            job = tx.jobs.claim(owner=self._owner, now=now, lease=self._lease, untried=untried)
+            hold = self._batches.hold(tx, now)
+            job = tx.jobs.claim(owner=self._owner, now=now, lease=self._lease, untried=untried, hold=hold)
             if job is not None:
                 tx.journal.add(job_event(job, JobStep.CLAIM, JobState.QUEUED.value, now))
         return job
 
-    def _run(self, job: Job) -> JobOutput:
+    def _claim_like(self, first: Job) -> list[Job]:
+        """The jobs that run together with a claimed one."""
+        room = self._batches.room(first)
+        if not room:
+            return []
+        now = self._clock.now()
+        with self._write() as tx:
+            jobs = tx.jobs.claim_like(first, owner=self._owner, now=now, lease=self._lease, limit=room)
+            for job in jobs:
+                tx.journal.add(job_event(job, JobStep.CLAIM, JobState.QUEUED.value, now))
+        return jobs
+
+    def _work_on(self, pending: list[Job]) -> None:
+        """Run claimed jobs and write how each ended; one that is done, or lost, is taken out of ``pending``."""
         try:
-            located = self._locate(job.model)
-            work = JobInput(
-                provenance=self._provenances(job, self._clock.now()),
-                study=self.content(job.study_uid, job.revision),
-                device=self._device,
-                out_dir=self._files.job_dir(job.id, job.attempt),
-                version_dir=located.directory,
-                trust_code=located.trust_code,
-                profiles=self._wanted(job),
-                **self._before(job),
-            )
-            beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(job, now))
-            return self._engine.run(work, timeout=self._timeout, beat=beat)
+            outputs = self._together(pending) if len(pending) > 1 else {}
+            while pending:
+                job = pending[0]
+                try:
+                    self._end(job, outputs.get(job.id) or self._run(job, pending))
+                except LostLease as error:
+                    _dropped(job, error)
+                pending.remove(job)
+        except Interrupted as error:
+            for job in pending:
+                try:
+                    self._give_back(job, str(error))
+                except LostLease as lost:
+                    _dropped(job, lost)
+
+    def _end(self, job: Job, output: JobOutput) -> None:
+        self._batches.learn(job, output)
+        self._finish(job, output)
+        self._oversight.look(job)
+
+    def _together(self, pending: list[Job]) -> Mapping[str, JobOutput]:
+        """Run jobs as one batch; those without an output have to run by themselves."""
+        jobs = tuple(pending)
+        log.info("%d jobs of %s run together", len(jobs), jobs[0].model.label)
+        beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(pending, now))
+        try:
+            outputs = self._engine.run_batch([self._input(job) for job in jobs], timeout=self._timeout, beat=beat)
+        except Interrupted:
+            raise
+        except AinodeError as error:
+            log.warning("%d jobs of %s failed together, each runs by itself: %s", len(jobs), jobs[0].model.label, error)
+            return {}
+        return {job.id: output for job, output in zip(jobs, outputs, strict=True) if output is not None}
+
+    def _input(self, job: Job) -> JobInput:
+        located = self._locate(job.model)
+        return JobInput(
+            provenance=self._provenances(job, self._clock.now()),
+            study=self.content(job.study_uid, job.revision),
+            device=self._device,
+            out_dir=self._files.job_dir(job.id, job.attempt),
+            version_dir=located.directory,
+            trust_code=located.trust_code,
+            profiles=self._wanted(job),
+            **self._before(job),
+        )
+
+    def _run(self, job: Job, pending: list[Job]) -> JobOutput:
+        try:
+            beat = heart(self._clock, self._lease, self._stopping, lambda now: self._keep(pending, now, job))
+            return self._engine.run(self._input(job), timeout=self._timeout, beat=beat)
         except (LostLease, Interrupted):
             raise
         except AinodeError as error:
@@ -163,9 +216,21 @@ class Work:
             "identity": self._files.absolute(corrections[-1].path) if corrections else None,
         }
 
-    def _keep(self, job: Job, now: datetime) -> None:
-        with self._write() as tx:
-            tx.jobs.heartbeat(job, now=now, lease=self._lease)
+    def _keep(self, pending: list[Job], now: datetime, alone: Job | None = None) -> None:
+        """Prolong leases; a job that lost its own is out of ``pending``, unless it runs ``alone``.
+
+        Raises:
+            LostLease: of that one.
+        """
+        for job in list(pending):
+            try:
+                with self._write() as tx:
+                    tx.jobs.heartbeat(job, now=now, lease=self._lease)
+            except LostLease as error:
+                if job is alone:
+                    raise
+                _dropped(job, error)
+                pending.remove(job)
 
     def _give_back(self, job: Job, reason: str) -> None:
         now = self._clock.now()
@@ -252,6 +317,10 @@ class Work:
                 move_job(tx, job, JobStep.RETRY, now, not_before=now + wait, **_ended(output, now))
             else:
                 move_job(tx, job, JobStep.GIVE_UP, now, **_ended(output, now))
+
+
+def _dropped(job: Job, error: LostLease) -> None:
+    log.warning("job %s: %s; its result is dropped", job.id, error)
 
 
 def heart(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Session, col, func, select, update
+from sqlmodel import Session, and_, col, func, not_, select, update
 
 from node.domain.errors import LostLease
-from node.domain.job import UNSENT, Job, JobState, Role
+from node.domain.job import UNSENT, Hold, Job, JobState, Role
 from node.domain.model import ModelVersion
 from node.domain.priority import Priority
 from node.store.rows import build, run, values
@@ -38,6 +39,11 @@ def _columns(job: Job) -> dict[str, Any]:
     }
 
 
+_UNSENT = col(JobRow.role).in_([role.value for role in UNSENT])
+# What may run with others, or wait for them.
+_JOINS = (col(JobRow.priority) < Priority.STAT.value, col(JobRow.attempt) == 0)
+
+
 class JobRepository:
     """Implements ``node.ports.Jobs``."""
 
@@ -54,21 +60,62 @@ class JobRepository:
         row = self._session.get(JobRow, job_id, populate_existing=True)
         return None if row is None else _job(row)
 
-    def claim(self, *, owner: str, now: datetime, lease: timedelta, untried: bool = False) -> Job | None:
+    def claim(
+        self,
+        *,
+        owner: str,
+        now: datetime,
+        lease: timedelta,
+        untried: bool = False,
+        hold: Hold | None = None,
+    ) -> Job | None:
         """Take the queued job that is due and comes first: those whose results nobody waits for last, then the most
         urgent, then the oldest. The attempt is counted here, so that a job that kills its process comes to an end too.
+
+        Those of ``hold`` are passed over, unless STAT or tried before.
         """
-        unsent = col(JobRow.role).in_([role.value for role in UNSENT])
+        due = [JobRow.state == JobState.QUEUED.value, col(JobRow.not_before) <= now]
+        if hold is not None:
+            waits = (col(JobRow.model_digest).in_(hold.digests), col(JobRow.created_at) > hold.since, *_JOINS)
+            due.append(not_(and_(*waits)))
+        taken = self._take(due, owner, now, lease, limit=1, further=[col(JobRow.attempt) == 0] if untried else [])
+        return taken[0] if taken else None
+
+    def claim_like(self, first: Job, *, owner: str, now: datetime, lease: timedelta, limit: int) -> list[Job]:
+        """Take queued jobs that are due and like ``first``: of its version, sent or unsent as it is, none that is STAT
+        or was tried before. In the order in which `claim` would have taken them.
+        """
+        like = [
+            JobRow.state == JobState.QUEUED.value,
+            col(JobRow.not_before) <= now,
+            JobRow.pipeline == first.model.name,
+            JobRow.model_digest == first.model.digest,
+            _UNSENT if first.role in UNSENT else not_(_UNSENT),
+            *_JOINS,
+        ]
+        taken = self._take(like, owner, now, lease, limit=limit)
+        return sorted(taken, key=lambda job: (-job.priority, job.created_at))
+
+    def untried(self, model: ModelVersion) -> int:
+        """How many queued jobs of a version were never tried."""
+        same = (JobRow.pipeline == model.name, JobRow.model_digest == model.digest)
+        chosen = select(func.count()).where(JobRow.state == JobState.QUEUED.value, JobRow.attempt == 0, *same)
+        return self._session.exec(chosen).one()
+
+    def _take(
+        self, due: list[Any], owner: str, now: datetime, lease: timedelta, *, limit: int, further: Sequence[Any] = ()
+    ) -> list[Job]:
+        """Claim the first that are ``due``, as far as ``further`` holds for them."""
         chosen = (
             select(JobRow.id)
-            .where(JobRow.state == JobState.QUEUED.value, col(JobRow.not_before) <= now)
-            .order_by(unsent, col(JobRow.priority).desc(), col(JobRow.created_at))
-            .limit(1)
+            .where(*due)
+            .order_by(_UNSENT, col(JobRow.priority).desc(), col(JobRow.created_at))
+            .limit(limit)
             .with_for_update(skip_locked=True)
         )
         statement = (
             update(JobRow)
-            .where(col(JobRow.id).in_(chosen.scalar_subquery()), *([col(JobRow.attempt) == 0] if untried else []))
+            .where(col(JobRow.id).in_(chosen.scalar_subquery()), *further)
             .values(
                 state=JobState.RUNNING.value,
                 attempt=col(JobRow.attempt) + 1,
@@ -80,8 +127,7 @@ class JobRepository:
             .returning(JobRow)
             .execution_options(synchronize_session=False, populate_existing=True)
         )
-        row = self._session.execute(statement).scalars().first()
-        return None if row is None else _job(row)
+        return [_job(row) for row in self._session.execute(statement).scalars()]
 
     def update(self, before: Job, after: Job) -> None:
         """Compare and set on state, attempt and owner.

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Session, col, select, update
+from sqlmodel import Session, col, func, select, update
 
 from node.domain.audit import AuditEntry, Change
 from node.domain.comparison import Comparison, Difference
@@ -231,6 +231,11 @@ class ComparisonRepository:
             )
         )
         self._session.flush()
+
+    def lock(self, study_uid: str) -> None:
+        """Until the end of the transaction no other one that says so goes on with this study."""
+        if self._session.get_bind().dialect.name == "postgresql":
+            self._session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(study_uid, 0))))
 
     def of_job(self, job_id: str) -> Comparison | None:
         """How a job's findings differ from the champion's."""

@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -40,6 +40,13 @@ class WarmUp:
     device: str
     version_dir: Path | None = None
     trust_code: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs of one version that run together; the child answers with a list."""
+
+    jobs: tuple[JobInput, ...]
 
 
 class Sign(Enum):
@@ -104,13 +111,24 @@ class LocalEngine:
         assert isinstance(output, JobOutput)
         return output
 
+    def run_batch(
+        self, jobs: Sequence[JobInput], *, timeout: timedelta, beat: Callable[[], None]
+    ) -> list[JobOutput | None]:
+        """Run jobs of one version together in the child; None stands for one that has to run by itself.
+
+        Raises as `run` does, for all of them.
+        """
+        outputs = self._answer(Batch(tuple(jobs)), timeout, beat)
+        assert isinstance(outputs, list)
+        return outputs
+
     def try_out(self, trial: TrialInput, *, timeout: timedelta, beat: Callable[[], None]) -> TrialOutput:
         """Try one version in the child. Raises as `run` does."""
         output = self._answer(trial, timeout, beat)
         assert isinstance(output, TrialOutput)
         return output
 
-    def _answer(self, work: JobInput | TrialInput, timeout: timedelta, beat: Callable[[], None]) -> object:
+    def _answer(self, work: JobInput | Batch | TrialInput, timeout: timedelta, beat: Callable[[], None]) -> object:
         pipe = self._ready()
         done = False
         try:

@@ -31,14 +31,14 @@ class DetectorInferer(Inferer):
 
     def __init__(self, detector: RetinaNetDetector) -> None:
         super().__init__()
-        self._detector = detector
+        self.detector = detector
 
     def __call__(self, inputs: Any, network: Any, *args: Any, **kwargs: Any) -> Any:
         """Boxes, labels and scores for each image; ``inputs`` is a list of tensors, (channels, *spatial)."""
-        self._detector.eval()
-        window = getattr(self._detector.inferer, "roi_size", None)
+        self.detector.eval()
+        window = getattr(self.detector.inferer, "roi_size", None)
         larger = window is not None and any(image[0].numel() >= int(np.prod(window)) for image in inputs)
-        return self._detector(inputs, use_inferer=larger)
+        return self.detector(inputs, use_inferer=larger)
 
 
 @dataclass(frozen=True, eq=False)

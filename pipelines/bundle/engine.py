@@ -17,7 +17,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import decollate_batch, list_data_collate
-from monai.inferers.inferer import SimpleInferer, SliceInferer
+from monai.inferers.inferer import SimpleInferer, SliceInferer, SlidingWindowInferer
 from monai.transforms.compose import Compose
 from monai.transforms.post.dictionary import Invertd
 from monai.transforms.transform import MapTransform
@@ -261,7 +261,13 @@ class Engine:
 
     def _detect(self, item: _Item) -> None:
         image = item.content[self._image_key]
-        found = self._inferer([image.to(self._device)], self._runner.network)[0]
+        # Detectors take a list of images, and cut them into windows by an inferer of their own.
+        sliding = getattr(getattr(self._inferer, "detector", None), "inferer", None)
+        found = self._runner(
+            lambda images, network: self._inferer(list(images), network)[0],
+            image[None],
+            sliding if isinstance(sliding, SlidingWindowInferer) else None,
+        )
         item.content = {**found, self._image_key: image}
 
     def _result(self, item: dict[str, Any], volume: Volume) -> NDArray[np.float32]:

@@ -49,6 +49,11 @@ class BundlePipeline:
         """Name, version and the digest over all files."""
         return self._model
 
+    @property
+    def batches(self) -> bool:
+        """Images of several studies go through the network together."""
+        return self._planar
+
     def select(self, study: StudyContent) -> Selection:
         """Choose the series, or the images, that the side file asks for."""
         return select(study, self._side.inputs, planar=self._planar)

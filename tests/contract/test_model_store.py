@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,13 +12,16 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DatabaseError
 
+from node.clock import SystemClock
 from node.domain.audit import NODE, AuditEntry, Change
 from node.domain.comparison import Comparison, Difference
 from node.domain.errors import IllegalStep, LostLease
-from node.domain.job import Job, JobState, Role
+from node.domain.job import Job, JobState, JobStep, Role
 from node.domain.model import KnownVersion, ModelVersion, VersionState
 from node.domain.rollout import Bounds, Canary, Rollout
 from node.domain.trial import Trial, TrialState, Wish
+from node.services.oversight import Oversight
+from node.services.steps import move_job
 from node.store.database import Database
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=UTC)
@@ -45,6 +49,32 @@ def trial(identity: str, **changes: object) -> Trial:
     wish = Wish(Role.CANARY, 500, Bounds(5, 0.1, 3.0, 0.3), True)
     made = Trial(identity, B, wish, "ann", "why", TrialState.QUEUED, 0, NOW)
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_two_jobs_of_a_pair_that_end_at_the_same_instant_are_compared(database: Database) -> None:
+    """The transaction of the second begins before that of the first ends, as two workers' may."""
+    oversight = Oversight(database.write, SystemClock(), None)  # type: ignore[arg-type]
+    send_to = {Role.CHAMPION: ("PACS",), Role.SHADOW: ()}
+    jobs = [
+        Job(role.value, "1.2", 1, "chest", model, send_to[role], JobState.RUNNING, 1, NOW, NOW, "me", role=role)
+        for role, model in ((Role.CHAMPION, A), (Role.SHADOW, B))
+    ]
+    with database.write() as tx:
+        for job in jobs:
+            tx.jobs.add(job)
+
+    def end(job: Job) -> None:
+        with database.write() as tx:
+            oversight.answered(tx, move_job(tx, job, JobStep.SUCCEED, NOW, owner=None, findings={"regions": {}}))
+
+    second = threading.Thread(target=end, args=(jobs[1],))
+    with database.write() as tx:
+        oversight.answered(tx, move_job(tx, jobs[0], JobStep.SUCCEED, NOW, owner=None, findings={"regions": {}}))
+        second.start()
+        second.join(1)  # as far as it gets while the first has not ended
+    second.join()
+    with database.read() as tx:
+        assert tx.comparisons.of_job(jobs[1].id) is not None
 
 
 def test_what_goes_in_comes_out(database: Database) -> None:

@@ -15,7 +15,7 @@ from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import IllegalStep, InvalidSettings, LostLease
 from node.domain.events import Event, Subject
 from node.domain.instance import Aside, AsideReason, Instance, Origin
-from node.domain.job import Job, JobState
+from node.domain.job import Hold, Job, JobState, Role
 from node.domain.manifest import Manifest, ManifestKind, ManifestState
 from node.domain.model import ModelVersion
 from node.domain.priority import Priority
@@ -220,6 +220,43 @@ def test_a_job_that_was_tried_is_not_overtaken(database: Database) -> None:
     assert tried is not None
     assert fresh is not None
     assert (tried.id, fresh.id) == ("tried", "fresh")
+
+
+def test_jobs_of_a_version_are_claimed_together(database: Database) -> None:
+    other = ModelVersion("p", "2", "e" * 64, "P")
+    with database.write() as tx:
+        for n, name in enumerate(("first", "second", "third", "fourth")):
+            tx.jobs.add(job(name, created_at=NOW - LEASE + timedelta(seconds=n)))
+        for name, change in {
+            "other version": {"model": other},
+            "urgent": {"priority": Priority.STAT, "created_at": NOW},
+            "tried": {"attempt": 1, "created_at": NOW},
+            "unsent": {"role": Role.SHADOW, "send_to": ()},
+            "later": {"not_before": NOW + LEASE},
+        }.items():
+            tx.jobs.add(job(name, **change))
+        assert tx.jobs.untried(job().model) == 7
+        first = tx.jobs.get("first")
+        assert first is not None
+        like = tx.jobs.claim_like(first, owner="me", now=NOW, lease=LEASE, limit=3)
+        assert [(each.id, each.attempt, each.state) for each in like] == [
+            (name, 1, JobState.RUNNING) for name in ("first", "second", "third")
+        ]
+        assert [each.id for each in tx.jobs.claim_like(first, owner="me", now=NOW, lease=LEASE, limit=3)] == ["fourth"]
+
+
+def test_jobs_that_may_wait_for_others_are_passed_over(database: Database) -> None:
+    fresh = NOW - timedelta(seconds=1)
+    hold = Hold(frozenset({"f" * 64}), NOW - timedelta(seconds=2))
+    with database.write() as tx:
+        tx.jobs.add(job("waits", created_at=fresh))
+        assert tx.jobs.claim(owner="me", now=NOW, lease=LEASE, hold=hold) is None
+        tx.jobs.add(job("waited", created_at=NOW - LEASE))
+        tx.jobs.add(job("tried", created_at=fresh, attempt=1))
+        tx.jobs.add(job("stat", created_at=fresh, priority=Priority.STAT))
+        claimed = [tx.jobs.claim(owner="me", now=NOW, lease=LEASE, hold=hold) for _ in range(4)]
+        assert [each and each.id for each in claimed] == ["stat", "waited", "tried", None]
+        assert tx.jobs.claim(owner="me", now=NOW, lease=LEASE) is not None
 
 
 def test_a_lost_lease_is_noticed(database: Database) -> None:

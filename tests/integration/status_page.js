@@ -33,7 +33,7 @@ async function main() {
   await page.waitForSelector("#studies tbody tr");
   seen.node = await page.innerText("header");
   seen.counts = await texts(page, "#counts .tile");
-  for (const part of ["studies", "jobs", "peers", "dead", "decisions", "asides"]) {
+  for (const part of ["studies", "jobs", "models", "peers", "dead", "decisions", "asides"]) {
     seen[part] = await texts(page, `#${part} tbody tr`);
   }
   for (const [name, width, colorScheme] of [["light", 1280, "light"], ["dark", 1280, "dark"], ["phone", 390, "light"]]) {

@@ -69,6 +69,7 @@ def test_the_tables(seen: dict[str, Any]) -> None:
     assert "refused" in seen["jobs"][0]
     assert "no series has enough slices" in seen["jobs"][0]
     assert "lung@1.0" in seen["jobs"][0]
+    assert [row.split() for row in seen["models"]] == [["lung", "1.0", "–", "–"]]
     assert seen["peers"][1].split()[0] == "PACS"
     assert "chest-ct" in seen["decisions"][0]
     assert "conflict: other bytes" in seen["asides"][0]

@@ -356,6 +356,45 @@ def test_a_box_comes_back_around_what_it_was_drawn_around(grid: str, tmp_path: P
         assert np.abs(where.max(0) - mark.points[1]).max() <= 2
 
 
+_WINDOWED = """
+from monai.inferers import SlidingWindowInferer
+from torch.nn import Identity
+from scripts.inferer import BallInferer
+
+class Detector(Identity):
+    def __init__(self):
+        super().__init__()
+        self.inferer = SlidingWindowInferer((8, 8, 8), sw_batch_size=4)
+        self.tried = []
+
+class Windowed(BallInferer):
+    def __call__(self, inputs, network, *args, **kwargs):
+        windows = self.detector.inferer.sw_batch_size
+        self.detector.tried.append(windows)
+        if windows > 1:
+            raise RuntimeError("CUDA out of memory")
+        if self.detector.tried != [4, 2, 1]:
+            raise ValueError(str(self.detector.tried))
+        return super().__call__(inputs, network)
+"""
+
+
+def test_a_detector_that_runs_out_of_memory_takes_fewer_windows_at_once(tmp_path: Path) -> None:
+    found, mask = volume()
+    directory = write_version(
+        tmp_path / "version",
+        _detection_config(
+            detector={"_target_": "scripts.windowed.Detector"},
+            inferer={"_target_": "scripts.windowed.Windowed", "detector": "@detector"},
+        ),
+        side=_DETECTION_SIDE,
+        described=metadata({}, type_="object"),
+        scripts={"scripts/__init__.py": "", "scripts/inferer.py": _SCRIPT, "scripts/windowed.py": _WINDOWED},
+    )
+    (region,) = run(directory, found, trust_code=True).regions
+    assert (region.mask & mask).sum() == mask.sum()
+
+
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MONAI's detector
 def test_a_detector_of_monai_runs_without_the_scripts_of_its_bundle(tmp_path: Path) -> None:
     pytest.importorskip("torchvision", reason="MONAI's detectors need torchvision")

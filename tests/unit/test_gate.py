@@ -17,6 +17,7 @@ from node.services.from_disk import study_of_files
 from node.services.gate import release_trial
 from node.services.rollout import Rollouts
 from node.services.run_job import run_job
+from pipelines.devices import real_device
 from pipelines.read.selected import read
 from tests.builders_results import PROVENANCE
 from tests.house import MODEL
@@ -70,6 +71,14 @@ def test_a_version_that_passes_becomes_the_champion(house: ModelHouse, golden: P
     assert entry.detail["champion"] == trial.model.label
     assert not house.real_gate().work()
     assert list(house.files.absolute("work").iterdir()) == []
+
+
+def test_the_device_that_was_meant_by_auto_is_told(house: ModelHouse) -> None:
+    trial = asked(house, "1", Wish(Role.CHAMPION))
+    assert house.gate(lambda given: TrialOutput(None, {}, device="cuda:3")).work()
+    assert house.models.trial(trial.id).device == "cuda:3"
+    assert (real_device("cuda:1"), real_device("cpu")) == ("cuda:1", "cpu")
+    assert real_device("auto") in ("cpu", "cuda:0")
 
 
 def fails(house: ModelHouse, trial: Trial, reason: str) -> None:

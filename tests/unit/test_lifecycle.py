@@ -13,6 +13,7 @@ from node.domain.errors import IllegalStep, InvalidInput, LostLease
 from node.domain.instance import Origin
 from node.domain.job import JobInput, JobOutput, JobState, Outcome, Role
 from node.domain.model import ModelVersion, VersionState
+from node.domain.priority import Priority
 from node.domain.rollout import PLACES, Bounds, place
 from tests.house import MODEL, everything
 from tests.versions import WHY, ModelHouse, each_named
@@ -349,6 +350,20 @@ def test_a_replay_is_kept_and_not_sent_unless_asked(house: ModelHouse) -> None:
     assert quiet.id not in owed
     replays = [(e.who, e.detail["send_to"]) for e in house.models.audit(limit=9) if e.change.value == "replayed"]
     assert replays == [("ann", ["PACS"]), ("ann", [])]
+
+
+def test_a_study_stays_as_urgent_as_it_was(house: ModelHouse) -> None:
+    """When its canary is stopped, and when it is replayed."""
+    canary = begun(house)
+    with house.database.write() as tx:
+        for job in tx.jobs.of_model(canary, unfinished=True):
+            tx.jobs.update(job, replace(job, priority=Priority.STAT))
+    house.work_off(fails_for(canary))
+    stopped(house)
+    again = [j for study in STUDIES[:10] for j in house.jobs(study) if j.role is Role.CHAMPION and j.send_to]
+    assert {job.priority for job in again} == {Priority.STAT}
+    replay = house.replay.replay(STUDIES[0], house.models.find("lung@2"), send=False, who="ann", why=WHY)
+    assert replay.priority is Priority.STAT
 
 
 def test_a_replay_of_a_broken_version_ends_and_says_why(house: ModelHouse) -> None:

@@ -18,7 +18,7 @@ from node.domain.model import VersionState
 from node.files.models import ModelFiles
 from node.services.locate import Locate
 from node.services.register import Register, Source
-from pipelines.weights import read_manifest, verify
+from pipelines.weights import describe, digest_of_files, read_manifest, verify
 from tests.house import MODEL
 from tests.threshold_kind import KIND
 from tests.versions import WHY, ModelHouse, write_bundle, write_golden
@@ -69,6 +69,22 @@ def test_a_directory_becomes_a_version_named_by_its_digest(house: ModelHouse, bu
     assert house.audited()[-1] == ("ann", "added", "0.5.3")
     assert house.models.find("spleen_ct@0.5.3") == house.models.find(f"spleen_ct@{model.digest[:8]}") == known
     nothing_is_left(house)
+
+
+def test_a_directory_is_held_against_the_digest_that_is_given(house: ModelHouse, bundle: Path) -> None:
+    digest = digest_of_files(describe(bundle))
+    with pytest.raises(InvalidInput, match=f"sha256: .* has the digest {digest}"):
+        house.register.add(Source(str(bundle), kind=KIND, sha256="0" * 64), who="ann", why=WHY)
+    nothing_is_left(house)
+    assert house.register.add(Source(str(bundle), kind=KIND, sha256=digest), who="ann", why=WHY)
+
+
+def test_the_name_of_an_installed_pipeline_is_taken_only_by_name(house: ModelHouse, tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "lung")
+    register = Register(house.clock, ModelFiles(tmp_path / "var", max_bytes=4096), house.models, lambda: ["lung"])
+    with pytest.raises(InvalidInput, match="name: lung is an installed pipeline"):
+        register.add(Source(str(bundle), version="2", kind=KIND), who="ann", why=WHY)
+    assert register.add(Source(str(bundle), "lung", "2", kind=KIND), who="ann", why=WHY).model.name == "lung"
 
 
 @pytest.mark.parametrize("top", ["", "spleen_ct_segmentation"])
