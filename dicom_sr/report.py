@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from highdicom import sr
 from highdicom.sr.enum import RelationshipTypeValues as Relationship
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, Comprehensive3DSRStorage
 
 from dicom_sr import codes
-from dicom_sr.provenance import MANUFACTURER, observer, result_uid
+from dicom_sr.provenance import observer, result_uid
 from dicom_sr.report_groups import Group, Groups, evaluation_item, measurement_item
 from node.domain.errors import InvalidInput
 from node.domain.finding import Findings, Region
@@ -53,24 +53,41 @@ def build(
         raise InvalidInput("findings", "say nothing", "Refuse the study instead")
     groups = Groups(provenance, findings, segmentation)
     content = _content(provenance, findings, headers, groups, profile)
+    report = Dataset()
+    report.SOPClassUID = Comprehensive3DSRStorage
+    report.SOPInstanceUID = result_uid(provenance, profile, "SR", "1")
+    report.SeriesInstanceUID = result_uid(provenance, profile, "SR", "series")
+    report.SeriesNumber, report.InstanceNumber, report.Modality = series_number, 1, "SR"
+    report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag = "COMPLETE", "PRELIMINARY", "UNVERIFIED"
+    report.PerformedProcedureCodeSequence = []
+    report.ReferencedPerformedProcedureStepSequence = []
+    report.update(content)
     # What was looked at is evidence even where nothing was found on it.
-    evidence = [*{id(h): h for h in headers}.values(), *([segmentation] if segmentation is not None else [])]
-    report: Dataset = sr.Comprehensive3DSR(
-        evidence=evidence,
-        content=content,
-        series_instance_uid=result_uid(provenance, profile, "SR", "series"),
-        series_number=series_number,
-        sop_instance_uid=result_uid(provenance, profile, "SR", "1"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-    )
+    report.CurrentRequestedProcedureEvidenceSequence = [
+        study_references([*headers, *([segmentation] if segmentation is not None else [])])
+    ]
     predecessors = [earlier for earlier in supersedes if earlier.sop_class_uid in SR_CLASSES]
     if predecessors:
         report.PredecessorDocumentsSequence = [_hierarchy(earlier) for earlier in predecessors]
     return report
+
+
+def study_references(instances: Sequence[Dataset]) -> Dataset:
+    """The Hierarchical SOP Instance Reference of instances of one study, each once (PS3.3 C.17.2.1)."""
+    series: dict[str, dict[str, Dataset]] = {}
+    for instance in instances:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = instance.SOPClassUID, instance.SOPInstanceUID
+        series.setdefault(str(instance.SeriesInstanceUID), {}).setdefault(str(instance.SOPInstanceUID), item)
+    study = Dataset()
+    study.StudyInstanceUID = instances[0].StudyInstanceUID
+    study.ReferencedSeriesSequence = []
+    for uid, items in series.items():
+        one = Dataset()
+        one.SeriesInstanceUID = uid
+        one.ReferencedSOPSequence = list(items.values())
+        study.ReferencedSeriesSequence.append(one)
+    return study
 
 
 def _content(
@@ -111,15 +128,10 @@ def _no_group() -> Group:
 
 
 def _hierarchy(earlier: ResultReference) -> Dataset:
-    """The Hierarchical SOP Instance Reference of an earlier result (PS3.3 C.17.2.1)."""
-    instance, series, study = Dataset(), Dataset(), Dataset()
-    instance.ReferencedSOPClassUID = earlier.sop_class_uid
-    instance.ReferencedSOPInstanceUID = earlier.sop_instance_uid
-    series.SeriesInstanceUID = earlier.series_uid
-    series.ReferencedSOPSequence = [instance]
-    study.StudyInstanceUID = earlier.study_uid
-    study.ReferencedSeriesSequence = [series]
-    return study
+    instance = Dataset()
+    instance.StudyInstanceUID, instance.SeriesInstanceUID = earlier.study_uid, earlier.series_uid
+    instance.SOPClassUID, instance.SOPInstanceUID = earlier.sop_class_uid, earlier.sop_instance_uid
+    return study_references([instance])
 
 
 def _statements(provenance: Provenance, findings: Findings) -> sr.ContainerContentItem:
