@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dicom_sr.keys import areas, slices_of
+from dicom_sr.keys import areas, shown_share, slices_of
 from dicom_sr.lettering import Colour, Stamp, font, label, line_height, size_for, strip
 from dicom_sr.words import Words
 from node.domain.finding import Findings, Map, Mark, Region, Shape
@@ -173,8 +173,9 @@ def _ramp(n: int) -> NDArray[np.uint8]:
 
 def _blend(picture: Picture, heat: Map, values: NDArray[np.float32], ramp: NDArray[np.uint8]) -> None:
     """Lay a heat map over ``picture``: the higher a value, the less shows through; at and below the lower end all."""
-    low, high = heat.shown
-    level = np.clip((values - np.float32(low)) * np.float32(255 / (high - low)), 0, 255).astype(np.uint8)
+    level = shown_share(heat, values)
+    np.multiply(level, 255, out=level)
+    level = level.astype(np.uint8)
     rows = np.flatnonzero(level.any(axis=1))
     if not rows.size:
         return
