@@ -158,9 +158,12 @@ def _draw_region(picture: Picture, region: Region, mask: NDArray[np.bool_], line
 
 def _edge(mask: NDArray[np.bool_], line: int) -> NDArray[np.bool_]:
     """The outermost ``line`` pixels of ``mask`` (rows, columns), so that the outer side of a line is exact."""
-    inner = np.pad(mask, line)
+    inner = mask
     for _ in range(line):
-        inner = inner[1:-1, 1:-1] & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        before, inner = inner, np.zeros_like(mask)
+        inner[1:-1, 1:-1] = (
+            before[1:-1, 1:-1] & before[:-2, 1:-1] & before[2:, 1:-1] & before[1:-1, :-2] & before[1:-1, 2:]
+        )
     return mask & ~inner
 
 
