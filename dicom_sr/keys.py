@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from node.domain.finding import Findings, Mark, Shape
+from node.domain.finding import Findings, Map, Mark, Shape
 from node.domain.mask import areas as voxels
 
 MOST_KEYS = 8
@@ -28,6 +28,16 @@ def slices_of(mark: Mark, slices: int) -> range:
     else:
         low = high = int(np.floor(first + 0.5))
     return range(max(low, 0), min(high, slices - 1) + 1)
+
+
+def shown_share(heat: Map, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where ``values`` of a map lie in the range that pictures show: 0 at its lower end and below, 1 at its upper end.
+
+    What is no number is not shown.
+    """
+    low, high = heat.shown
+    share = (values - np.float32(low)) * np.float32(1 / max(high - low, 1e-9))
+    return np.clip(np.nan_to_num(share, copy=False, nan=0.0), 0, 1, out=share)
 
 
 def key_slices(findings: Findings, area: NDArray[np.int64] | None = None, most: int = MOST_KEYS) -> list[int]:
@@ -64,7 +74,6 @@ def _shown(findings: Findings, area: NDArray[np.int64]) -> NDArray[np.float64]:
             row[where[len(where) // 2]] = 1.0
         rows.append(row)
     for heat in findings.maps:
-        low, high = heat.shown
-        peak = np.array([plane.max() for plane in heat.values], np.float64)
-        rows.append(np.clip((peak - low) / (high - low), 0, 1))
+        peaks = np.array([np.fmax.reduce(plane, axis=None) for plane in heat.values], np.float32)
+        rows.append(shown_share(heat, peaks).astype(np.float64))
     return np.array(rows).reshape(len(rows), slices)

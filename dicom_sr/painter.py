@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dicom_sr.keys import areas, slices_of
+from dicom_sr.keys import areas, shown_share, slices_of
 from dicom_sr.lettering import Colour, Stamp, font, label, line_height, size_for, strip
 from dicom_sr.words import Words
 from node.domain.finding import Findings, Map, Mark, Region, Shape
@@ -158,9 +158,12 @@ def _draw_region(picture: Picture, region: Region, mask: NDArray[np.bool_], line
 
 def _edge(mask: NDArray[np.bool_], line: int) -> NDArray[np.bool_]:
     """The outermost ``line`` pixels of ``mask`` (rows, columns), so that the outer side of a line is exact."""
-    inner = np.pad(mask, line)
+    inner = mask
     for _ in range(line):
-        inner = inner[1:-1, 1:-1] & inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        before, inner = inner, np.zeros_like(mask)
+        inner[1:-1, 1:-1] = (
+            before[1:-1, 1:-1] & before[:-2, 1:-1] & before[2:, 1:-1] & before[1:-1, :-2] & before[1:-1, 2:]
+        )
     return mask & ~inner
 
 
@@ -173,8 +176,9 @@ def _ramp(n: int) -> NDArray[np.uint8]:
 
 def _blend(picture: Picture, heat: Map, values: NDArray[np.float32], ramp: NDArray[np.uint8]) -> None:
     """Lay a heat map over ``picture``: the higher a value, the less shows through; at and below the lower end all."""
-    low, high = heat.shown
-    level = np.clip((values - np.float32(low)) * np.float32(255 / (high - low)), 0, 255).astype(np.uint8)
+    level = shown_share(heat, values)
+    np.multiply(level, 255, out=level)
+    level = level.astype(np.uint8)
     rows = np.flatnonzero(level.any(axis=1))
     if not rows.size:
         return

@@ -23,7 +23,6 @@ from node.domain.job import Provenance
 from node.domain.profile import Captures, Profile
 
 _Points = NDArray[np.float64]  # (n, 2): (column, row) from the upper left corner of the upper left pixel
-_TOLERANCE = 0.25  # pixels by which an outline may run beside the edge of its region
 _BANNER_BOX = ([0.02, 0.01], [0.98, 0.06])  # shares of the displayed area
 _MODALITY_LUT = ("RescaleIntercept", "RescaleSlope", "RescaleType")
 
@@ -96,18 +95,36 @@ def _drawn(findings: Findings, language: Words) -> dict[int, list[_Part]]:
 
 
 def outlines(region: Region, k: int) -> Iterator[_Points]:
-    """The outlines of ``region`` on slice ``k``, closed; they run between its pixels and those beside it."""
-    # Late: scikit-image takes half a second to import, and most profiles have no presentation state.
-    from skimage.measure import approximate_polygon, find_contours
+    """The outlines of ``region`` on slice ``k``, closed, those of its holes too, along the edges of pixels.
 
-    mask = np.pad(region.mask[k], 1)
+    Only corners are given. The corners of one row, sorted by column, are pairwise the ends of horizontal edges, and
+    those of one column those of vertical ones; where two pixels touch at a corner there are two corners in one place.
+    """
+    mask = region.mask[k]
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = rows[0] - 1, columns[0] - 1
-    part = mask[top : rows[-1] + 2, left : columns[-1] + 2]
-    for contour in find_contours(part.astype(np.float64), 0.5, fully_connected="high"):  # type: ignore[no-untyped-call]
-        line = approximate_polygon(contour, _TOLERANCE)  # type: ignore[no-untyped-call]
-        # Off the padding, and from pixel centres to the corner.
-        yield (line + (top - 1, left - 1) + 0.5)[:, ::-1]
+    top, left = rows[0], columns[0]
+    part = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1).astype(np.int8)
+    a, b, c, d = part[:-1, :-1], part[:-1, 1:], part[1:, :-1], part[1:, 1:]
+    twice = (a == d) & (b == c) & (a != b)
+    where = np.concatenate([np.argwhere((a + b + c + d) % 2), *[np.argwhere(twice)] * 2])
+    along_row = _partners(np.lexsort((where[:, 1], where[:, 0])))
+    along_column = _partners(np.lexsort((where[:, 0], where[:, 1])))
+    points = (where + np.array((top, left)))[:, ::-1].astype(np.float64)
+    left_over = set(range(len(where)))
+    while left_over:
+        line = [left_over.pop()]
+        while (corner := along_row[line[-1]]) in left_over or len(line) == 1:
+            line += [corner, along_column[corner]]
+            left_over -= set(line[-2:])
+        yield points[line]
+
+
+def _partners(order: NDArray[np.intp]) -> list[int]:
+    """For each corner the other end of its edge: corners in ``order`` are pairwise the ends of edges."""
+    partner = np.empty_like(order)
+    partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
+    found: list[int] = partner.tolist()
+    return found
 
 
 def _mark_points(mark: Mark) -> _Points:
@@ -245,7 +262,7 @@ def _graphic(line: _Points, *, point: bool) -> Dataset:
     graphic = Dataset()
     graphic.GraphicAnnotationUnits, graphic.GraphicDimensions = "PIXEL", 2
     graphic.NumberOfGraphicPoints = len(line)
-    graphic.GraphicData = [round(float(v), 3) for v in line.reshape(-1)]
+    graphic.GraphicData = line.reshape(-1).round(3).tolist()
     graphic.GraphicType = "POINT" if point else "POLYLINE"
     if not point:
         graphic.GraphicFilled = "N"

@@ -156,10 +156,9 @@ def test_dcmtk_shows_an_image_as_its_presentation_state_asks(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_pixelmed_finds_no_error_in_older_reports(scans: dict[str, Scan], tmp_path: Path) -> None:
-    for kind in OLDER:
-        (file,) = write([_older(kind, scans["oblique"])], tmp_path)
-        assert judges.pixelmed(file.path, tmp_path) == [], kind
+def test_pixelmed_finds_no_error_in_an_older_report(scans: dict[str, Scan], tmp_path: Path) -> None:
+    (file,) = write([_older(Report.COMPREHENSIVE, scans["oblique"])], tmp_path)
+    assert judges.pixelmed(file.path, tmp_path) == []
 
 
 def test_dcmpschk_finds_a_planted_error(scans: dict[str, Scan], tmp_path: Path) -> None:

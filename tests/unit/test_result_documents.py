@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from pydicom import Dataset
 from pydicom.uid import (
     BasicTextSRStorage,
@@ -122,6 +123,9 @@ def test_a_presentation_state_draws_within_a_pixel_of_what_was_found(multiframe:
     distance = np.linalg.norm(ball - 0.5 - (pictures.BALL[2], pictures.BALL[1]), axis=1)
     assert np.array_equal(ball[0], ball[-1]), "the outline is not closed"
     assert abs(distance - pictures.RADIUS_MM).max() < 1
+    drawn = Image.new("1", (pictures.COLUMNS * 4, pictures.ROWS * 4))
+    ImageDraw.Draw(drawn).polygon([(x * 4 - 0.5, y * 4 - 0.5) for x, y in ball], fill=1)
+    assert np.array_equal(np.asarray(drawn)[2::4, 2::4], scan.findings.regions[0].mask[4])
     (low_k, low_row, low_column), (high_k, high_row, high_column) = pictures.BOX
     assert [k for k, _ in found["M1"]] == list(range(low_k, high_k + 1))
     box = found["M1"][0][1]
@@ -131,11 +135,33 @@ def test_a_presentation_state_draws_within_a_pixel_of_what_was_found(multiframe:
     assert (k, *point[0]) == (pictures.POINT[0], pictures.POINT[2] + 0.5, pictures.POINT[1] + 0.5)
 
 
-def test_a_hole_is_outlined_too() -> None:
+def _filled(mask: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many outlines there are, and what lies within an odd number of them."""
     scan = pictures.scan()
-    ring = scan.findings.regions[0].mask.copy()
-    ring[4, 115:125, 85:95] = False
-    assert len(list(presentation.outlines(replace(scan.findings.regions[0], mask=ring), 4))) == 2
+    inside = np.zeros(mask.shape, bool)
+    rows, columns = np.indices(mask.shape) + 0.5
+    lines = list(presentation.outlines(replace(scan.findings.regions[0], mask=mask[None]), 0))
+    for line in lines:
+        assert np.array_equal(line[0], line[-1]), "not closed"
+        for (x, y), (x_end, y_end) in pairwise(line):
+            assert (x == x_end) != (y == y_end), "not along the edges of pixels"
+            if x == x_end:
+                inside ^= (columns > x) & (rows > min(y, y_end)) & (rows < max(y, y_end))
+    return len(lines), inside
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_outlines_run_along_the_edges_of_any_mask(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((12, 15)) < 0.5
+    assert np.array_equal(_filled(mask)[1], mask)
+
+
+def test_a_hole_is_outlined_too() -> None:
+    ring = np.ones((9, 9), bool)
+    ring[3:6, 3:5] = False
+    count, inside = _filled(ring)
+    assert count == 2
+    assert np.array_equal(inside, ring)
 
 
 def test_slices_with_another_rescale_have_a_state_of_their_own() -> None:
