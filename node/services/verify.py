@@ -163,6 +163,7 @@ def send_again(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str, p
         now,
         reason=reason,
         missing=missing,
+        created_at=now,  # the time after which a delivery is given up runs from here
         not_before=now + wait,
         verify_at=None,
         delivered_at=None,

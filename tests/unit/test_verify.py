@@ -116,6 +116,7 @@ class TestByQuery:
         (missing,) = [d for d in rows(house) if d.state is PENDING]
         assert (missing.sop_instance_uid, missing.missing, missing.delivered_at) == ("2.25.2", 1, None)
         assert missing.reason == "not listed by the peer 0:01:40 after it was delivered"
+        assert missing.created_at == house.clock.now(), "the days after which it is given up begin anew"
         outbox = house.outbox(peer=ASKED)
         assert outbox.deliver() == 0
         house.clock.tick(10)
