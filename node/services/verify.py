@@ -153,7 +153,7 @@ def still_delivered(tx: UnitOfWork, due: Sequence[Delivery]) -> list[Delivery]:
 
 
 def settle(tx: UnitOfWork, outcomes: Mapping[Delivery, str | None], now: datetime, patience: Patience) -> None:
-    """Move what is known of now: the peer has it (None), or lacks it for a reason; then it goes out again or is dead."""
+    """Move what is known of: the peer has it (None), or lacks it for a reason; then it goes out again, or is dead."""
     for delivery, reason in outcomes.items():
         if reason is None:
             said = f"the peer answered {delivery.status:04X}" if delivery.status else None
