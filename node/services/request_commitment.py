@@ -15,7 +15,7 @@ from typing import Any
 
 from node.domain.commitment import Reference
 from node.domain.delivery import Delivery, DeliveryState
-from node.domain.errors import InvalidRequest, PeerUnreachable, Rejected
+from node.domain.errors import InvalidRequest, PeerUnreachable, Permanent
 from node.domain.events import Event, Subject
 from node.domain.peer import Peer
 from node.domain.verification import REQUESTS, AskedCommitment, CommitmentReport, failure_in_words, next_pause
@@ -135,7 +135,7 @@ class RequestCommitments:
                 self._reports.take,
             )
             self._pause.end()
-        except (PeerUnreachable, Rejected) as error:
+        except (PeerUnreachable, Permanent) as error:
             until = self._pause.begin(str(error))
             with self._write() as tx:
                 for due in open_.values():

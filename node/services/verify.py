@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from node.domain.delivery import Delivery, DeliveryState, DeliveryStep, backoff
-from node.domain.errors import PeerUnreachable, Rejected
+from node.domain.errors import PeerUnreachable, Permanent
 from node.domain.peer import Peer
 from node.domain.verification import RESENDS, Wanted, next_pause
 from node.ports import Clock, Transaction, UnitOfWork, Verifier
@@ -96,7 +96,7 @@ class VerifyByQuery:
             return 0
         try:
             held = self._verifier.held(self._peer, wanted)
-        except (PeerUnreachable, Rejected) as error:
+        except (PeerUnreachable, Permanent) as error:
             until = self._pause.begin(str(error))
             with self._write() as tx:
                 put_off(tx, due, self._clock.now(), until, str(error), self._patience)
