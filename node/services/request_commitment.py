@@ -20,7 +20,7 @@ from node.domain.events import Event, Subject
 from node.domain.peer import Peer
 from node.domain.verification import REQUESTS, AskedCommitment, CommitmentReport, failure_in_words, next_pause
 from node.ports import Clock, CommitmentRequester, Transaction, UnitOfWork
-from node.services.verify import Patience, Pause, due_together, put_off, settle
+from node.services.verify import Patience, Pause, due_together, put_off, settle, still_delivered
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class RequestCommitments:
             now = self._clock.now()
             if status == 0:
                 tx.asked_commitments.accepted(transaction_uid, now)
-                tx.deliveries.look_again(due, verify_at=now + self._report_within, reason=None)
+                tx.deliveries.look_again(still_delivered(tx, due), verify_at=now + self._report_within, reason=None)
                 return
             reason = f"asked to commit to it, the peer answered {status:04X} {comment}".strip()
             log.warning("peer %s: %s", self._peer.name, reason)

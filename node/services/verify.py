@@ -186,11 +186,11 @@ def put_off(
     tx: UnitOfWork, due: Sequence[Delivery], now: datetime, until: datetime, reason: str, patience: Patience
 ) -> None:
     """The peer cannot be asked about some; those of which that is so for too long are given up."""
-    for delivery in still_delivered(tx, due):
+    still = still_delivered(tx, due)
+    tx.deliveries.look_again(still, verify_at=until, reason=reason)
+    for delivery in still:
         if _waited(delivery, now) >= patience.give_up:
             _give_up(tx, delivery, now, f"never verified within {patience.give_up}: {reason}")
-        else:
-            tx.deliveries.look_again([delivery], verify_at=until, reason=reason)
 
 
 def _give_up(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str) -> None:
