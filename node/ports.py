@@ -212,7 +212,7 @@ class Deliveries(Protocol):
         ...
 
     def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
-        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of rows that are held, where they are delivered."""
         ...
 
     def unverified(self) -> dict[str, tuple[int, datetime]]:

@@ -105,7 +105,7 @@ class Admission:
         return rejection
 
     def may_store(self, calling: str) -> bool:
-        """Whether an AE title that was admitted may send, or is here to report alone."""
+        """Whether an AE title that was admitted may send; else it is here to report alone."""
         return self._accept_unknown or any(peer.receive for peer in self._known.get(calling, []))
 
     def _congestion(self) -> tuple[Rejection, str] | None:

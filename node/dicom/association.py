@@ -80,7 +80,7 @@ class Terms:
     Args:
         begin: opens a writer for an object.
         admit: decides over a caller.
-        may_store: whether a calling AE title is offered storage.
+        may_store: whether a calling AE title may send; else it is offered storage commitment and C-ECHO alone.
         on_no_tls: told of a connection on which no TLS came about.
         on_study: told of the StudyInstanceUID of the first instance of a study, before it is acknowledged.
         on_released: told after an A-RELEASE was answered: calling AE title, StudyInstanceUIDs acknowledged.

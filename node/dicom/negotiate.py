@@ -31,6 +31,7 @@ _UNCOMPRESSED = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.
 
 # Where either side may be the SCP. Storage commitment: an archive that opens an association to report is (PS3.4 J.3.3).
 _EITHER_ROLE = ("1.2.840.10008.1.20.1",)
+_TO_REPORT = (*_EITHER_ROLE, "1.2.840.10008.1.1")
 
 # PS3.8 table 9-21: permanent, by the service user and by the service provider (ACSE); transient, by the provider
 # (presentation).
@@ -95,11 +96,13 @@ def agree(asked: Proposal, services: Collection[str], *, may_store: bool = True)
 
     Args:
         services: abstract syntaxes that are served beside storage, in the uncompressed transfer syntaxes.
-        may_store: without it, those alone.
+        may_store: without it, the peer is here to report, and is offered what it needs for that alone.
 
     Raises:
         ProtocolError: what is proposed contradicts itself.
     """
+    if not may_store:
+        services = [uid for uid in services if uid in _TO_REPORT]
     try:
         request = asked.pdu.to_primitive()
         user = asked.pdu.user_information

@@ -49,7 +49,7 @@ class StorageSCP:
         receive: given each object whole, in memory. Called from the thread of the association, by several at once.
         allowed_callers: whether a calling AE title may associate.
         begin: in the place of ``receive``: opens a writer that is given the object as it comes.
-        may_store: whether a calling AE title is offered storage, and not only the other services.
+        may_store: whether a calling AE title may send; else it is offered storage commitment and C-ECHO alone.
         admit: in the place of ``allowed_callers`` and of the look at the called AE title.
         tls: asked for at every connection; with it nothing but TLS is spoken.
         services: handlers of other DIMSE services, by abstract syntax.

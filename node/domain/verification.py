@@ -68,6 +68,6 @@ def failure_in_words(reason: int) -> str:
     return f"{reason:04X}, {_MEANING.get(reason, 'a reason that the standard does not name')}"
 
 
-def next_look(delivered_at: datetime, now: datetime, *, base: timedelta, cap: timedelta) -> datetime:
-    """When to look again for what was not found: the pause grows with the time since it was delivered."""
-    return now + min(max(now - delivered_at, base), cap)
+def next_pause(waited: timedelta, *, base: timedelta, cap: timedelta) -> timedelta:
+    """How long to leave a peer alone that has not got it yet: the longer, the longer ago it was delivered."""
+    return min(max(waited, base), cap)

@@ -15,12 +15,12 @@ from typing import Any
 
 from node.domain.commitment import Reference
 from node.domain.delivery import Delivery, DeliveryState
-from node.domain.errors import InvalidRequest, PeerUnreachable, Rejected
+from node.domain.errors import InvalidRequest, PeerUnreachable, Permanent
 from node.domain.events import Event, Subject
 from node.domain.peer import Peer
-from node.domain.verification import REQUESTS, AskedCommitment, CommitmentReport, failure_in_words, next_look
+from node.domain.verification import REQUESTS, AskedCommitment, CommitmentReport, failure_in_words, next_pause
 from node.ports import Clock, CommitmentRequester, Transaction, UnitOfWork
-from node.services.verify import Patience, Pause, commit, due_together, put_off, send_again
+from node.services.verify import Patience, Pause, due_together, put_off, settle, still_delivered
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +68,14 @@ class TakeReports:
                 tx.asked_commitments.reported(asked.transaction_uid, now)
                 detail = {"committed": len(report.committed), "failed": len(report.failed)}
                 tx.journal.add(_event(asked, "report", now, detail))
-            for reference, delivery in named.items():
-                if (reason := report.failed.get(reference)) is not None:
-                    why = f"the peer did not commit to it: {failure_in_words(reason)}"
-                    send_again(tx, delivery, now, why, self._patience)
-                elif reference in report.committed:
-                    commit(tx, delivery, now)
+            outcomes: dict[Delivery, str | None] = {
+                delivery: f"the peer did not commit to it: {failure_in_words(report.failed[reference])}"
+                if reference in report.failed
+                else None
+                for reference, delivery in named.items()
+                if reference in said
+            }
+            settle(tx, outcomes, now, self._patience)
         if strange := len(said) - len(said & named.keys()):
             log.info(
                 "report of %s on %s: %d of %d instances do not wait for it",
@@ -133,7 +135,7 @@ class RequestCommitments:
                 self._reports.take,
             )
             self._pause.end()
-        except (PeerUnreachable, Rejected) as error:
+        except (PeerUnreachable, Permanent) as error:
             until = self._pause.begin(str(error))
             with self._write() as tx:
                 for due in open_.values():
@@ -148,12 +150,11 @@ class RequestCommitments:
             groups: defaultdict[tuple[str, int], list[Delivery]] = defaultdict(list)
             due = due_together(tx, self._peer, now, lock=True)
             numbers = {uid: _number(tx, uid) for uid in {d.transaction_uid for d in due}}
+            in_vain = [d for d in due if numbers[d.transaction_uid] > REQUESTS]
+            why = f"asked {REQUESTS} times to commit to it, the peer reported nothing"
+            settle(tx, dict.fromkeys(in_vain, why), now, self._patience)
             for delivery in due:
-                number = numbers[delivery.transaction_uid]
-                if number > REQUESTS:
-                    why = f"asked {REQUESTS} times to commit to it, the peer reported nothing"
-                    send_again(tx, delivery, now, why, self._patience)
-                else:
+                if (number := numbers[delivery.transaction_uid]) <= REQUESTS:
                     groups[delivery.job_id, number].append(delivery)
             for (_, number), due in groups.items():
                 asked = AskedCommitment(
@@ -170,11 +171,12 @@ class RequestCommitments:
             now = self._clock.now()
             if status == 0:
                 tx.asked_commitments.accepted(transaction_uid, now)
-                tx.deliveries.look_again(due, verify_at=now + self._report_within, reason=None)
+                tx.deliveries.look_again(still_delivered(tx, due), verify_at=now + self._report_within, reason=None)
                 return
             reason = f"asked to commit to it, the peer answered {status:04X} {comment}".strip()
             log.warning("peer %s: %s", self._peer.name, reason)
-            at = next_look(due[0].delivered_at or now, now, base=self._patience.retry, cap=self._patience.retry_max)
+            waited = now - (due[0].delivered_at or now)
+            at = now + next_pause(waited, base=self._patience.retry, cap=self._patience.retry_max)
             put_off(tx, due, now, at, reason, self._patience)
 
 

@@ -7,15 +7,14 @@ again; not there after that either, again and again, it is dead with the reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from node.domain.delivery import Delivery, DeliveryStep, backoff
-from node.domain.errors import LostLease, PeerUnreachable, Rejected
+from node.domain.delivery import Delivery, DeliveryState, DeliveryStep, backoff
+from node.domain.errors import PeerUnreachable, Permanent
 from node.domain.peer import Peer
-from node.domain.verification import RESENDS, Wanted, next_look
+from node.domain.verification import RESENDS, Wanted, next_pause
 from node.ports import Clock, Transaction, UnitOfWork, Verifier
 from node.services.steps import move_delivery
 
@@ -97,7 +96,7 @@ class VerifyByQuery:
             return 0
         try:
             held = self._verifier.held(self._peer, wanted)
-        except (PeerUnreachable, Rejected) as error:
+        except (PeerUnreachable, Permanent) as error:
             until = self._pause.begin(str(error))
             with self._write() as tx:
                 put_off(tx, due, self._clock.now(), until, str(error), self._patience)
@@ -105,30 +104,33 @@ class VerifyByQuery:
         self._pause.end()
         with self._write() as tx:
             now = self._clock.now()
-            for delivery in due:
-                if delivery.sop_instance_uid in held:
-                    commit(tx, delivery, now)
-                else:
-                    self._not_there(tx, delivery, now)
+            still = still_delivered(tx, due)
+            found = [d for d in still if d.sop_instance_uid in held]
+            missing = [d for d in still if d.sop_instance_uid not in held]
+            within = timedelta(seconds=self._peer.verify_seconds)
+            late = [d for d in missing if _waited(d, now) >= within]
+            reason = f"not listed by the peer {within} after it was delivered"
+            settle(tx, dict.fromkeys(found) | dict.fromkeys(late, reason), now, self._patience)
+            for delivery in missing:
+                if _waited(delivery, now) < within:
+                    self._look_again(tx, delivery, now, within)
         return len(due)
 
-    def _not_there(self, tx: UnitOfWork, delivery: Delivery, now: datetime) -> None:
-        patience, delivered_at = self._patience, delivery.delivered_at or now
-        within = timedelta(seconds=self._peer.verify_seconds)
-        if now - delivered_at >= within:
-            send_again(tx, delivery, now, f"not listed by the peer {within} after it was delivered", patience)
-        else:
-            at = next_look(delivered_at, now, base=patience.retry, cap=patience.retry_max)
-            tx.deliveries.look_again(
-                [delivery], verify_at=min(at, delivered_at + within), reason="the peer does not list it yet"
-            )
+    def _look_again(self, tx: UnitOfWork, delivery: Delivery, now: datetime, within: timedelta) -> None:
+        waited = _waited(delivery, now)
+        pause = min(next_pause(waited, base=self._patience.retry, cap=self._patience.retry_max), within - waited)
+        tx.deliveries.look_again([delivery], verify_at=now + pause, reason="the peer does not list it yet")
+
+
+def _waited(delivery: Delivery, now: datetime) -> timedelta:
+    return now - (delivery.delivered_at or now)
 
 
 def due_together(tx: UnitOfWork, peer: Peer, now: datetime, *, lock: bool = False) -> list[Delivery]:
     """What is due to be looked for, without the jobs of which more is about to be sent."""
     due = tx.deliveries.to_verify(peer.name, now, limit=_AT_ONCE, lock=lock)
     unsent = tx.deliveries.unsent_jobs(peer.name, {d.job_id for d in due}) if due else set()
-    late = {d.job_id for d in due if d.delivered_at is None or now - d.delivered_at >= TOGETHER}
+    late = {d.job_id for d in due if _waited(d, now) >= TOGETHER}
     return [d for d in due if d.job_id not in unsent or d.job_id in late]
 
 
@@ -142,28 +144,38 @@ def _wanted(tx: UnitOfWork, due: Sequence[Delivery]) -> list[Wanted]:
     ]
 
 
-def commit(tx: UnitOfWork, delivery: Delivery, now: datetime) -> None:
-    """The peer has it."""
-    said = f"the peer answered {delivery.status:04X}" if delivery.status else None
-    _move(tx, delivery, DeliveryStep.COMMIT, now, verify_at=None, reason=said)
+def still_delivered(tx: UnitOfWork, due: Sequence[Delivery]) -> list[Delivery]:
+    """Those of some that nobody has moved meanwhile, and that nobody moves before this transaction ends."""
+    attempts = {d.id: d.attempt for d in due}
+    return [
+        d for d in tx.deliveries.held(attempts) if d.state is DeliveryState.DELIVERED and d.attempt == attempts[d.id]
+    ]
 
 
-def send_again(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str, patience: Patience) -> None:
-    """The peer does not have it: it goes out once more, or is given up."""
-    if delivery.missing >= RESENDS:
-        give_up(tx, delivery, now, f"gave up after it was sent {delivery.missing + 1} times: {reason}")
-        return
+def settle(tx: UnitOfWork, outcomes: Mapping[Delivery, str | None], now: datetime, patience: Patience) -> None:
+    """Move what is known of: the peer has it (None), or lacks it for a reason; then it goes out again, or is dead."""
+    for delivery, reason in outcomes.items():
+        if reason is None:
+            said = f"the peer answered {delivery.status:04X}" if delivery.status else None
+            move_delivery(tx, delivery, DeliveryStep.COMMIT, now, verify_at=None, reason=said)
+        elif delivery.missing >= RESENDS:
+            _give_up(tx, delivery, now, f"gave up after it was sent {delivery.missing + 1} times: {reason}")
+        else:
+            _send_again(tx, delivery, now, reason, patience)
+
+
+def _send_again(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str, patience: Patience) -> None:
     missing = delivery.missing + 1
-    wait = backoff(missing, base=patience.retry, cap=patience.retry_max)
     log.warning("peer %s: delivery %d is sent again: %s", delivery.peer, delivery.id, reason)
-    _move(
+    move_delivery(
         tx,
         delivery,
         DeliveryStep.MISSING,
         now,
         reason=reason,
         missing=missing,
-        not_before=now + wait,
+        created_at=now,  # the time after which a delivery is given up runs from here
+        not_before=now + backoff(missing, base=patience.retry, cap=patience.retry_max),
         verify_at=None,
         delivered_at=None,
         transaction_uid=None,
@@ -174,21 +186,13 @@ def put_off(
     tx: UnitOfWork, due: Sequence[Delivery], now: datetime, until: datetime, reason: str, patience: Patience
 ) -> None:
     """The peer cannot be asked about some; those of which that is so for too long are given up."""
-    for delivery in due:
-        if now - (delivery.delivered_at or now) >= patience.give_up:
-            give_up(tx, delivery, now, f"never verified within {patience.give_up}: {reason}")
-        else:
-            tx.deliveries.look_again([delivery], verify_at=until, reason=reason)
+    still = still_delivered(tx, due)
+    tx.deliveries.look_again(still, verify_at=until, reason=reason)
+    for delivery in still:
+        if _waited(delivery, now) >= patience.give_up:
+            _give_up(tx, delivery, now, f"never verified within {patience.give_up}: {reason}")
 
 
-def give_up(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str) -> None:
-    """It is dead until a person looks at it."""
+def _give_up(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str) -> None:
     log.error("peer %s: delivery %d is dead: %s", delivery.peer, delivery.id, reason)
-    _move(tx, delivery, DeliveryStep.GIVE_UP, now, reason=reason, verify_at=None)
-
-
-def _move(tx: UnitOfWork, delivery: Delivery, step: DeliveryStep, now: datetime, **changes: Any) -> None:
-    try:
-        move_delivery(tx, delivery, step, now, **changes)
-    except LostLease as error:
-        log.info("%s", error)  # another process has heard of it first
+    move_delivery(tx, delivery, DeliveryStep.GIVE_UP, now, reason=reason, verify_at=None)

@@ -205,9 +205,12 @@ class DeliveryRepository:
         return [_delivery(row) for row in self._session.exec(chosen.with_for_update())]
 
     def look_again(self, deliveries: Iterable[Delivery], **changes: Any) -> None:
-        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of those that are still delivered, in that attempt."""
-        for delivery in deliveries:
-            run(self._session, self._same(delivery).values(**changes))
+        """Write ``verify_at``, ``transaction_uid`` or ``reason`` of rows that are held, where they are delivered."""
+        ids = [delivery.id for delivery in deliveries]
+        still = update(DeliveryRow).where(
+            col(DeliveryRow.id).in_(ids), col(DeliveryRow.state) == DeliveryState.DELIVERED.value
+        )
+        run(self._session, still.values(**changes))
 
     def unverified(self) -> dict[str, tuple[int, datetime]]:
         """By peer, how many delivered instances are to be verified, and when the one that waits longest was."""

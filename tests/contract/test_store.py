@@ -364,7 +364,7 @@ def test_what_was_delivered_is_due_to_be_verified_by_peer_the_oldest_job_first(d
         assert tx.deliveries.unverified() == {"PACS": (4, NOW), "OTHER": (1, NOW)}
 
 
-def test_a_look_is_put_off_only_while_nobody_has_moved_the_delivery(database: Database) -> None:
+def test_a_look_is_put_off_only_while_it_is_delivered(database: Database) -> None:
     with database.write() as tx:
         tx.deliveries.add([delivered("1.1"), delivered("1.2")])
     with database.write() as tx:

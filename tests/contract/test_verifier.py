@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
-from dicomweb_client.api import DICOMwebClient
 
 from node.dicom.scu import StorageSender
 from node.dicom.verifier import QueryVerifier
@@ -56,10 +57,37 @@ def peer_at(port: int) -> Peer:
     return Peer("PACS", "PACS", "127.0.0.1", port, send=True, timeout_seconds=10)
 
 
-def client(port: int) -> DICOMwebClient:
-    made = DICOMwebClient(f"http://127.0.0.1:{port}/dicom-web")
-    made.set_http_retry_params(retry=False)
-    return made
+@dataclass(frozen=True)
+class Said:
+    """An answer of a DICOMweb service."""
+
+    status: int
+    body: Any
+
+
+class Web:
+    """A connection to a DICOMweb service on loopback."""
+
+    def __init__(self, http: HTTPConnection) -> None:
+        self._http = http
+
+    def get(self, path: str) -> Said:
+        try:
+            self._http.request("GET", f"/dicom-web{path}", headers={"Accept": "application/dicom+json"})
+            with self._http.getresponse() as answer:
+                said = answer.read()
+        except OSError as error:
+            raise PeerUnreachable(str(error)) from None
+        try:
+            return Said(answer.status, json.loads(said))
+        except ValueError:
+            return Said(answer.status, None)
+
+
+@contextmanager
+def web(port: int) -> Iterator[Web]:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as http:
+        yield Web(http)
 
 
 def filled(peer: Peer, root: Path) -> Peer:
@@ -150,7 +178,7 @@ def holder(request: pytest.FixtureRequest) -> Holder:
     orthanc: Orthanc = request.getfixturevalue("orthanc")
     if request.param == "orthanc":
         return Holder(QUERY, peer_at(orthanc.port))
-    return Holder(QidoVerifier(lambda peer: client(orthanc.http_port)), peer_at(orthanc.port))
+    return Holder(QidoVerifier(lambda peer: web(orthanc.http_port)), peer_at(orthanc.port))
 
 
 def test_what_is_there_is_held_and_what_is_not_is_not(holder: Holder) -> None:
@@ -177,7 +205,7 @@ def test_nobody_there_or_nobody_who_answers_queries() -> None:
         QUERY.held(peer_at(free_port()), SENT)
     port = free_port()
     with pytest.raises(PeerUnreachable, match="refused"):
-        QidoVerifier(lambda peer: client(port)).held(peer_at(port), SENT)
+        QidoVerifier(lambda peer: web(port)).held(peer_at(port), SENT)
 
 
 @contextmanager
@@ -216,10 +244,10 @@ def server(status: int, body: bytes) -> Iterator[int]:
 )
 def test_what_a_server_answers_instead_of_a_list(status: int, body: bytes, raised: type[Exception]) -> None:
     with server(status, body) as port, pytest.raises(raised, match="PACS answered the search"):
-        QidoVerifier(lambda peer: client(port)).held(peer_at(104), SENT[:1])
+        QidoVerifier(lambda peer: web(port)).held(peer_at(104), SENT[:1])
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, b""), (204, b""), (200, b"[]"), (200, json.dumps([{}]).encode())])
 def test_what_a_server_answers_when_it_has_none(status: int, body: bytes) -> None:
     with server(status, body) as port:
-        assert QidoVerifier(lambda peer: client(port)).held(peer_at(104), SENT[:1]) == set()
+        assert QidoVerifier(lambda peer: web(port)).held(peer_at(104), SENT[:1]) == set()

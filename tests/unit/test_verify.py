@@ -8,7 +8,7 @@ import pytest
 
 from node.domain.commitment import Reference
 from node.domain.delivery import Delivery, DeliveryState
-from node.domain.errors import InvalidRequest, PeerUnreachable, Rejected
+from node.domain.errors import InvalidInput, InvalidRequest, PeerUnreachable, Rejected
 from node.domain.peer import Peer, Verify
 from node.domain.verification import RESENDS, CommitmentReport
 from tests.fakes import FakeRequester, FakeVerifier
@@ -18,6 +18,7 @@ PENDING, DELIVERED = DeliveryState.PENDING, DeliveryState.DELIVERED
 COMMITTED, DEAD = DeliveryState.COMMITTED, DeliveryState.DEAD
 ASKED = replace(PACS, verify=Verify.QUERY, verify_seconds=100)
 COMMITS = replace(PACS, verify=Verify.COMMITMENT, verify_seconds=100)
+NO_PORT = InvalidInput("peers.PACS.port", "is not set", "Give the port on which the peer listens")
 UIDS = ("2.25.1", "2.25.2", "2.25.3")
 
 
@@ -116,6 +117,7 @@ class TestByQuery:
         (missing,) = [d for d in rows(house) if d.state is PENDING]
         assert (missing.sop_instance_uid, missing.missing, missing.delivered_at) == ("2.25.2", 1, None)
         assert missing.reason == "not listed by the peer 0:01:40 after it was delivered"
+        assert missing.created_at == house.clock.now(), "the days after which it is given up begin anew"
         outbox = house.outbox(peer=ASKED)
         assert outbox.deliver() == 0
         house.clock.tick(10)
@@ -143,7 +145,9 @@ class TestByQuery:
         requeued = house.requeue.requeue_delivery(dead.id, "somebody")
         assert (requeued.state, requeued.missing, requeued.verify_at) == (PENDING, 0, None)
 
-    @pytest.mark.parametrize("error", [PeerUnreachable("PACS: connection refused"), Rejected("PACS offers no C-FIND")])
+    @pytest.mark.parametrize(
+        "error", [PeerUnreachable("PACS: connection refused"), Rejected("PACS offers no C-FIND"), NO_PORT]
+    )
     def test_a_peer_that_cannot_be_asked_is_left_alone_and_nothing_is_sent_again(
         self, house: House, error: Exception
     ) -> None:
