@@ -1,8 +1,9 @@
-"""The AI did not run: a small report that says so, and why, so that silence is never taken for a negative."""
+"""The notice that a model gave no result, so that silence is never taken for a negative finding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
@@ -12,24 +13,52 @@ from dicom_sr.header import identity, stamp
 from node.domain.finding import Code
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance
-from node.domain.profile import Profile
+from node.domain.profile import NoticeKind, Profile
 
 _TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
 _COMMENT = Code("121106", "DCM", "Comment")
 
 
-def build(provenance: Provenance, reason: str, headers: Sequence[Dataset], profile: Profile) -> Dataset:
-    """A Basic Text SR (PS3.3 A.35.1) with one sentence. Its UIDs derive from the job and the profile.
+class NotRun(StrEnum):
+    """Why there is no result."""
+
+    REFUSED = "refused"  # the study is not one for the model
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+
+
+_SAID = {
+    NotRun.REFUSED: "It is not for studies like this one",
+    NotRun.FAILED: "It failed",
+    NotRun.TIMED_OUT: "The analysis took longer than it may",
+}
+
+
+def build(
+    provenance: Provenance,
+    why: NotRun,
+    detail: str,
+    headers: Sequence[Dataset],
+    *,
+    profile: Profile,
+    series_number: int,
+) -> Dataset | None:
+    """A Basic Text SR (PS3.3 A.35.1) with one sentence; None where the profile asks for no notice.
+
+    Its UIDs derive from the job and the profile.
 
     Args:
-        reason: why not, in words that name no patient.
-        headers: of the study; whose patient and study the notice carries is said by the first.
+        detail: the reason as the node tells it, without patient data.
+        headers: of instances of the study; the first gives patient and study.
+        series_number: SeriesNumber (0020,0011) of the notice.
     """
+    if profile.notice is NoticeKind.NONE:
+        return None
     notice = Dataset()
     notice.SOPClassUID = BasicTextSRStorage
-    notice.SOPInstanceUID = derived_uid(provenance.job_id, "notice", profile.name)
-    notice.SeriesInstanceUID = derived_uid(provenance.job_id, "notice", profile.name, "series")
-    notice.Modality, notice.SeriesNumber, notice.InstanceNumber = "SR", profile.series_number, 1
+    notice.SOPInstanceUID = derived_uid(provenance.job_id, profile.name, "NOTICE", "1")
+    notice.SeriesInstanceUID = derived_uid(provenance.job_id, profile.name, "NOTICE", "series")
+    notice.Modality, notice.SeriesNumber, notice.InstanceNumber = "SR", series_number, 1
     notice.ReferencedPerformedProcedureStepSequence = []
     notice.PerformedProcedureCodeSequence = []
     notice.CompletionFlag, notice.VerificationFlag = "COMPLETE", "UNVERIFIED"
@@ -38,7 +67,8 @@ def build(provenance: Provenance, reason: str, headers: Sequence[Dataset], profi
     said = Dataset()
     said.RelationshipType, said.ValueType = "CONTAINS", "TEXT"
     said.ConceptNameCodeSequence = [codes.item(_COMMENT)]
-    said.TextValue = f"{provenance.model.title or provenance.model.name} did not run on this study. {reason}"
+    name = provenance.model.title or provenance.model.name
+    said.TextValue = f"{name} did not run on this study. {_SAID[why]}: {detail}"
     notice.ContentSequence = [said]
     stamp(notice, identity(headers[0]), provenance, what="not run")
     return notice

@@ -14,7 +14,7 @@ from itertools import count
 
 from pydicom import Dataset, dcmread
 
-from node.domain.errors import StorageFull
+from node.domain.errors import StorageFull, TimedOut
 from node.domain.events import Event, Subject
 from node.domain.instance import Instance
 from node.domain.job import Job, JobState, ResultFile
@@ -84,7 +84,8 @@ class Notices:
         scratch = f"{job.id}-notice"
         directory = self._files.job_dir(scratch, 1)
         try:
-            made = {name: self._made(job, profile) for name, profile in wanted.items()}
+            headers = self._headers(job)
+            made = {name: self._made(job, profile, headers) for name, profile in wanted.items()}
             from dicom_sr.compose import write
 
             written = {
@@ -106,14 +107,20 @@ class Notices:
     def _profile(self, peer: str) -> Profile:
         return self._profiles.get(peer, FULL)
 
-    def _made(self, job: Job, profile: Profile) -> Dataset:
-        from dicom_sr import notice
+    def _made(self, job: Job, profile: Profile, headers: Sequence[Dataset]) -> Dataset:
+        from dicom_sr.notice import NotRun, build
 
         provenance = self._provenances(job, job.finished_at or job.created_at)
         provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
-        how = "It was not for this study" if job.state is JobState.REFUSED else "It failed"
-        reason = f"{how}: {(job.reason or 'no reason is known')[:_LONGEST_REASON]}"
-        return notice.build(provenance, reason, self._headers(job), profile)
+        why = NotRun.REFUSED if job.state is JobState.REFUSED else NotRun.FAILED
+        if why is NotRun.FAILED and (job.reason or "").startswith(TimedOut.__name__):
+            why = NotRun.TIMED_OUT
+        taken = {header.get("SeriesNumber") for header in headers}
+        number = next(n for n in count(profile.series_number) if n not in taken)
+        detail = (job.reason or "")[:_LONGEST_REASON]
+        made = build(provenance, why, detail, headers, profile=profile, series_number=number)
+        assert made is not None, "only who wants a notice is given one"
+        return made
 
     def _headers(self, job: Job) -> list[Dataset]:
         """One of each series; the corrected one first, where patient or order were corrected."""
