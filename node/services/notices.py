@@ -101,7 +101,7 @@ class Notices:
         profiles = {p.name: p for p in map(self._profile, job.send_to) if p.notice is not NoticeKind.NONE}
         with self._read() as tx:
             beside = [j for j in tx.jobs.of_study(job.study_uid) if j.id != job.id and j.route == job.route]
-        stands = any(j.send_to and j.created_at >= job.created_at and j.state in _STANDS_FOR_IT for j in beside)
+        stands = any(j.send_to and j.revision >= job.revision and j.state in _STANDS_FOR_IT for j in beside)
         return {} if stands else profiles
 
     def _profile(self, peer: str) -> Profile:
