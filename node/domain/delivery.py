@@ -11,13 +11,17 @@ from node.domain.priority import Priority
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands. ``DELIVERED`` is the peer's word, ``COMMITTED`` was verified."""
+    """Where a delivery stands. ``DELIVERED`` is the peer's word, ``COMMITTED`` was verified.
+
+    ``WITHDRAWN`` was not sent, because patient or order were corrected before; a later revision has its own.
+    """
 
     PENDING = "pending"
     SENDING = "sending"
     DELIVERED = "delivered"
     COMMITTED = "committed"
     DEAD = "dead"
+    WITHDRAWN = "withdrawn"
 
 
 class DeliveryStep(StrEnum):
@@ -32,10 +36,14 @@ class DeliveryStep(StrEnum):
     REQUEUE = "requeue"
     MISSING = "missing"  # delivered, and the peer does not have it
     GIVE_UP = "give up"  # delivered again and again, and never verified
+    WITHDRAW = "withdraw"  # it names the wrong patient or order, and nothing of its set has been sent
 
 
 DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
-    DeliveryState.PENDING: {DeliveryStep.CLAIM: DeliveryState.SENDING},
+    DeliveryState.PENDING: {
+        DeliveryStep.CLAIM: DeliveryState.SENDING,
+        DeliveryStep.WITHDRAW: DeliveryState.WITHDRAWN,
+    },
     DeliveryState.SENDING: {
         DeliveryStep.ACK: DeliveryState.DELIVERED,
         DeliveryStep.RETRY: DeliveryState.PENDING,
@@ -49,6 +57,7 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
     },
     DeliveryState.COMMITTED: {},
     DeliveryState.DEAD: {DeliveryStep.REQUEUE: DeliveryState.PENDING},
+    DeliveryState.WITHDRAWN: {},
 }
 
 

@@ -123,10 +123,10 @@ class Notices:
         return made
 
     def _headers(self, job: Job) -> list[Dataset]:
-        """One of each series; the corrected one first, where patient or order were corrected."""
+        """One of each series; the corrected one first, where patient or order were corrected, also since."""
         with self._read() as tx:
             instances = tx.instances.of_study(job.study_uid, up_to_revision=job.revision)
-            corrections = tx.instances.corrections(job.study_uid, up_to_revision=job.revision)
+            corrections = tx.instances.corrections(job.study_uid)
         first: dict[str, Instance] = {}
         for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
             first.setdefault(instance.series_uid, instance)
