@@ -13,7 +13,7 @@ from dicom_sr.header import identity, stamp
 from node.domain.finding import Code
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance
-from node.domain.profile import NoticeKind, Profile
+from node.domain.profile import Profile
 
 _TITLE = Code("18748-4", "LN", "Diagnostic imaging report")
 _COMMENT = Code("121106", "DCM", "Comment")
@@ -41,24 +41,18 @@ def build(
     headers: Sequence[Dataset],
     *,
     profile: Profile,
-    series_number: int,
-) -> Dataset | None:
-    """A Basic Text SR (PS3.3 A.35.1) with one sentence; None where the profile asks for no notice.
-
-    Its UIDs derive from the job and the profile.
+) -> Dataset:
+    """A Basic Text SR (PS3.3 A.35.1) with one sentence. Its UIDs derive from the job and the profile.
 
     Args:
         detail: the reason as the node tells it, without patient data.
         headers: of instances of the study; the first gives patient and study.
-        series_number: SeriesNumber (0020,0011) of the notice.
     """
-    if profile.notice is NoticeKind.NONE:
-        return None
     notice = Dataset()
     notice.SOPClassUID = BasicTextSRStorage
     notice.SOPInstanceUID = derived_uid(provenance.job_id, profile.name, "NOTICE", "1")
     notice.SeriesInstanceUID = derived_uid(provenance.job_id, profile.name, "NOTICE", "series")
-    notice.Modality, notice.SeriesNumber, notice.InstanceNumber = "SR", series_number, 1
+    notice.Modality, notice.SeriesNumber, notice.InstanceNumber = "SR", profile.series_number, 1
     notice.ReferencedPerformedProcedureStepSequence = []
     notice.PerformedProcedureCodeSequence = []
     notice.CompletionFlag, notice.VerificationFlag = "COMPLETE", "UNVERIFIED"

@@ -34,9 +34,9 @@ class DeliveryStep(StrEnum):
     LEASE_EXPIRED = "lease expired"
     REJECT = "reject"
     REQUEUE = "requeue"
+    WITHDRAW = "withdraw"  # it names the wrong patient or order, and nothing of its set has been sent
     MISSING = "missing"  # delivered, and the peer does not have it
     GIVE_UP = "give up"  # delivered again and again, and never verified
-    WITHDRAW = "withdraw"  # it names the wrong patient or order, and nothing of its set has been sent
 
 
 DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {

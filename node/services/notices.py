@@ -84,8 +84,7 @@ class Notices:
         scratch = f"{job.id}-notice"
         directory = self._files.job_dir(scratch, 1)
         try:
-            headers = self._headers(job)
-            made = {name: self._made(job, profile, headers) for name, profile in wanted.items()}
+            made = {name: self._made(job, profile) for name, profile in wanted.items()}
             from dicom_sr.compose import write
 
             written = {
@@ -107,20 +106,18 @@ class Notices:
     def _profile(self, peer: str) -> Profile:
         return self._profiles.get(peer, FULL)
 
-    def _made(self, job: Job, profile: Profile, headers: Sequence[Dataset]) -> Dataset:
-        from dicom_sr.notice import NotRun, build
+    def _made(self, job: Job, profile: Profile) -> Dataset:
+        from dicom_sr import notice
 
         provenance = self._provenances(job, job.finished_at or job.created_at)
         provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
-        why = NotRun.REFUSED if job.state is JobState.REFUSED else NotRun.FAILED
-        if why is NotRun.FAILED and (job.reason or "").startswith(TimedOut.__name__):
-            why = NotRun.TIMED_OUT
-        taken = {header.get("SeriesNumber") for header in headers}
-        number = next(n for n in count(profile.series_number) if n not in taken)
-        detail = (job.reason or "")[:_LONGEST_REASON]
-        made = build(provenance, why, detail, headers, profile=profile, series_number=number)
-        assert made is not None, "only who wants a notice is given one"
-        return made
+        reason = job.reason or ""
+        why = notice.NotRun.FAILED
+        if job.state is JobState.REFUSED:
+            why = notice.NotRun.REFUSED
+        elif reason.startswith(TimedOut.__name__):
+            why = notice.NotRun.TIMED_OUT
+        return notice.build(provenance, why, reason[:_LONGEST_REASON], self._headers(job), profile=profile)
 
     def _headers(self, job: Job) -> list[Dataset]:
         """One of each series; the corrected one first, where patient or order were corrected, also since."""

@@ -90,6 +90,13 @@ class DeliveryRepository:
             col(DeliveryRow.owner).is_not_distinct_from(delivery.owner),
         )
 
+    def unbegun(self, study_uid: str) -> list[Delivery]:
+        """Every pending delivery of sets that are pending as a whole; nobody takes them in this transaction."""
+        chosen = select(DeliveryRow).where(DeliveryRow.study_uid == study_uid).order_by(col(DeliveryRow.id))
+        found = [_delivery(row) for row in self._session.exec(chosen.with_for_update())]
+        begun = {(d.job_id, d.peer) for d in found if d.state is not DeliveryState.PENDING}
+        return [d for d in found if (d.job_id, d.peer) not in begun]
+
     def owned(self) -> list[Delivery]:
         """Deliveries in sending, whoever sends them."""
         return self._where(col(DeliveryRow.state) == DeliveryState.SENDING.value)
@@ -97,13 +104,6 @@ class DeliveryRepository:
     def of_study(self, study_uid: str) -> list[Delivery]:
         """All deliveries of a study, in sending order."""
         return self._where(col(DeliveryRow.study_uid) == study_uid)
-
-    def unbegun(self, study_uid: str) -> list[Delivery]:
-        """Every pending delivery of sets that are pending as a whole; nobody takes them in this transaction."""
-        chosen = select(DeliveryRow).where(DeliveryRow.study_uid == study_uid).order_by(col(DeliveryRow.id))
-        found = [_delivery(row) for row in self._session.exec(chosen.with_for_update())]
-        begun = {(d.job_id, d.peer) for d in found if d.state is not DeliveryState.PENDING}
-        return [d for d in found if (d.job_id, d.peer) not in begun]
 
     def _where(self, *conditions: Any) -> list[Delivery]:
         chosen = select(DeliveryRow).where(*conditions).order_by(col(DeliveryRow.id))
