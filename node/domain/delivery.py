@@ -11,13 +11,17 @@ from node.domain.priority import Priority
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands. ``DELIVERED`` is the peer's word, ``COMMITTED`` was verified."""
+    """Where a delivery stands. ``DELIVERED`` is the peer's word, ``COMMITTED`` was verified.
+
+    ``WITHDRAWN`` was not sent, because patient or order were corrected before; a later revision has its own.
+    """
 
     PENDING = "pending"
     SENDING = "sending"
     DELIVERED = "delivered"
     COMMITTED = "committed"
     DEAD = "dead"
+    WITHDRAWN = "withdrawn"
 
 
 class DeliveryStep(StrEnum):
@@ -30,6 +34,7 @@ class DeliveryStep(StrEnum):
     LEASE_EXPIRED = "lease expired"
     REJECT = "reject"
     REQUEUE = "requeue"
+    WITHDRAW = "withdraw"  # it names the wrong patient or order, and nothing of its set has been sent
     MISSING = "missing"  # delivered, and the peer does not have it
     GIVE_UP = "give up"  # owed for too long, or delivered again and again and never verified
 
@@ -38,6 +43,7 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
     DeliveryState.PENDING: {
         DeliveryStep.CLAIM: DeliveryState.SENDING,
         DeliveryStep.GIVE_UP: DeliveryState.DEAD,
+        DeliveryStep.WITHDRAW: DeliveryState.WITHDRAWN,
     },
     DeliveryState.SENDING: {
         DeliveryStep.ACK: DeliveryState.DELIVERED,
@@ -52,6 +58,7 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
     },
     DeliveryState.COMMITTED: {},
     DeliveryState.DEAD: {DeliveryStep.REQUEUE: DeliveryState.PENDING},
+    DeliveryState.WITHDRAWN: {},
 }
 
 

@@ -11,13 +11,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from node.domain.delivery import DeliveryStep
 from node.domain.events import Event, Subject
 from node.domain.instance import Aside, AsideReason, Instance, Origin
 from node.domain.job import JobState, JobStep
 from node.domain.study import Released, Study, StudyState, StudyStep
 from node.ports import Clock, Transaction, UnitOfWork
 from node.services.evidence import Evidence
-from node.services.steps import move_job, move_study
+from node.services.steps import move_delivery, move_job, move_study
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ class Assemble:
             if study is not None and news:
                 detail = {"corrected": len(news), "what": news[-1].detail}
                 study = self._go_on(tx, study, news, StudyStep.CORRECTION, detail, new=0)
+                _withdraw(tx, study, news[-1].at)
             for aside in group:
                 self._note_aside(tx, replace(aside, revision=study.revision if study else 0))
 
@@ -188,6 +190,13 @@ def _conflict(instance: Instance, earlier: Instance) -> Aside:
         instance.study_uid,
         instance.digest,
     )
+
+
+def _withdraw(tx: UnitOfWork, study: Study, at: datetime) -> None:
+    """What names the wrong patient or order is not sent; a set of which something was sent is sent to its end."""
+    for delivery in tx.deliveries.unbegun(study.study_uid):
+        reason = "patient or order were corrected before it was sent"
+        move_delivery(tx, delivery, DeliveryStep.WITHDRAW, at, reason=reason)
 
 
 def _cancel_queued(tx: UnitOfWork, study: Study, at: datetime) -> None:

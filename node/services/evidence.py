@@ -266,8 +266,7 @@ def _arrives(thing: Instance | Aside) -> bool:
 
 def _corrections(tx: UnitOfWork, study: Study) -> list[Aside]:
     """Those of the revision that is open."""
-    found = tx.instances.corrections(study.study_uid, up_to_revision=study.revision)
-    return [aside for aside in found if aside.revision == study.revision]
+    return tx.instances.corrections(study.study_uid, since_revision=study.revision)
 
 
 def _sent_again(corrected: Sequence[Aside], instances: Sequence[Instance]) -> _Finding | None:

@@ -100,7 +100,7 @@ class Notices:
         profiles = {p.name: p for p in map(self._profile, job.send_to) if p.notice is not NoticeKind.NONE}
         with self._read() as tx:
             beside = [j for j in tx.jobs.of_study(job.study_uid) if j.id != job.id and j.route == job.route]
-        stands = any(j.send_to and j.created_at >= job.created_at and j.state in _STANDS_FOR_IT for j in beside)
+        stands = any(j.send_to and j.revision >= job.revision and j.state in _STANDS_FOR_IT for j in beside)
         return {} if stands else profiles
 
     def _profile(self, peer: str) -> Profile:
@@ -120,10 +120,10 @@ class Notices:
         return notice.build(provenance, why, reason[:_LONGEST_REASON], self._headers(job), profile=profile)
 
     def _headers(self, job: Job) -> list[Dataset]:
-        """One of each series; the corrected one first, where patient or order were corrected."""
+        """One of each series; the corrected one first, where patient or order were corrected, also since."""
         with self._read() as tx:
             instances = tx.instances.of_study(job.study_uid, up_to_revision=job.revision)
-            corrections = tx.instances.corrections(job.study_uid, up_to_revision=job.revision)
+            corrections = tx.instances.corrections(job.study_uid)
         first: dict[str, Instance] = {}
         for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
             first.setdefault(instance.series_uid, instance)

@@ -297,11 +297,10 @@ class Work:
             sets.setdefault(result.profile, []).append(instance)
         with self._write() as tx:
             tx.instances.add(kept)
-            newer = _newer(tx, job)
-            peers = () if newer else job.send_to
+            reason = _overtaken(tx, job) if job.send_to else None
+            peers = () if reason else job.send_to
             for peer in peers:
                 tx.deliveries.add(owed(job, sets.get(self._profile(peer).name, ()), peer, now))
-            reason = f"not sent: job {newer.id} of revision {newer.revision} was done before it" if newer else None
             done = move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now) | {"reason": reason})
             self._oversight.answered(tx, done)
         to = ", ".join(peers) or "nobody"
@@ -361,20 +360,13 @@ def _ended(output: JobOutput, now: datetime) -> dict[str, Any]:
     }
 
 
-def _newer(tx: UnitOfWork, job: Job) -> Job | None:
-    """A later job of the same study, route and model that has been sent while this one ran: it stands."""
-    return (
-        next(
-            (
-                other
-                for other in reversed(tx.jobs.of_study(job.study_uid))
-                if (other.route, other.model.name) == (job.route, job.model.name)
-                and other.state is JobState.SUCCEEDED
-                and other.send_to
-                and other.created_at > job.created_at
-            ),
-            None,
-        )
-        if job.send_to
-        else None
-    )
+def _overtaken(tx: UnitOfWork, job: Job) -> str | None:
+    """Why the results of a job that has just ended are not sent any more, if they are not."""
+    corrections = tx.instances.corrections(job.study_uid, since_revision=job.revision + 1)
+    if corrections:
+        return f"not sent: patient or order were corrected in revision {corrections[-1].revision}"
+    for other in tx.jobs.of_study(job.study_uid):
+        same = (other.route, other.model.name) == (job.route, job.model.name)
+        if same and other.created_at > job.created_at and other.send_to and other.state is JobState.SUCCEEDED:
+            return f"not sent: job {other.id} of revision {other.revision} was done before it"
+    return None

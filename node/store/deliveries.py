@@ -166,6 +166,13 @@ class DeliveryRepository:
             col(DeliveryRow.owner).is_not_distinct_from(delivery.owner),
         )
 
+    def unbegun(self, study_uid: str) -> list[Delivery]:
+        """Every pending delivery of sets that are pending as a whole; nobody takes them in this transaction."""
+        chosen = select(DeliveryRow).where(DeliveryRow.study_uid == study_uid).order_by(col(DeliveryRow.id))
+        found = [_delivery(row) for row in self._session.exec(chosen.with_for_update())]
+        begun = {(d.job_id, d.peer) for d in found if d.state is not DeliveryState.PENDING}
+        return [d for d in found if (d.job_id, d.peer) not in begun]
+
     def owned(self) -> list[Delivery]:
         """Deliveries in sending, whoever sends them."""
         return self._where(col(DeliveryRow.state) == DeliveryState.SENDING.value)

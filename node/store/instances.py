@@ -73,7 +73,7 @@ class InstanceRepository:
                 JobRow.route == job.route,
                 JobRow.pipeline == job.model.name,
                 or_(col(JobRow.created_at) < job.created_at, col(JobRow.id) == job.id),
-                DeliveryRow.state != DeliveryState.DEAD.value,
+                col(DeliveryRow.state).not_in([DeliveryState.DEAD.value, DeliveryState.WITHDRAWN.value]),
             )
             .order_by(col(JobRow.created_at).desc(), col(JobRow.id), col(DeliveryRow.position))
         )
@@ -122,9 +122,12 @@ class InstanceRepository:
         found = self._corrections(AsideRow.sop_instance_uid == sop_instance_uid)
         return found[-1] if found else None
 
-    def corrections(self, study_uid: str, *, up_to_revision: int) -> list[Aside]:
-        """Corrections of a study, those of later revisions left out, the oldest first."""
-        return self._corrections(AsideRow.study_uid == study_uid, col(AsideRow.revision) <= up_to_revision)
+    def corrections(self, study_uid: str, *, since_revision: int = 0, up_to_revision: int | None = None) -> list[Aside]:
+        """Corrections of a study, of all its revisions or of some, the oldest first."""
+        wanted = [AsideRow.study_uid == study_uid, col(AsideRow.revision) >= since_revision]
+        if up_to_revision is not None:
+            wanted.append(col(AsideRow.revision) <= up_to_revision)
+        return self._corrections(*wanted)
 
     def _corrections(self, *conditions: Any) -> list[Aside]:
         chosen = select(AsideRow).where(AsideRow.reason == AsideReason.CORRECTION.value, *conditions)

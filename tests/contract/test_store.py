@@ -148,6 +148,22 @@ def test_what_a_peer_has_of_the_job_before(database: Database) -> None:
     }
 
 
+def test_sets_of_which_nothing_was_sent(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add(
+            [
+                delivery("1.1"),
+                delivery("1.2"),
+                delivery("1.1", peer="VIEWER"),
+                delivery("1.2", peer="VIEWER", state=DeliveryState.SENDING),
+                delivery("1.3", job_id="j2", state=DeliveryState.DELIVERED),
+                delivery("1.4", study_uid="1.2.4"),
+            ]
+        )
+        found = tx.deliveries.unbegun("1.2.3")
+    assert [(d.peer, d.sop_instance_uid) for d in found] == [("PACS", "1.1"), ("PACS", "1.2")]
+
+
 def test_a_job_is_noticed_once(database: Database) -> None:
     refused, dead = job("j1", state=JobState.REFUSED), job("j2", state=JobState.DEAD, created_at=NOW - LEASE)
     with database.write() as tx:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+from node.domain.delivery import DeliveryState
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobInput, JobOutput, JobState
 from node.domain.route import Condition, Operator
@@ -19,7 +20,7 @@ from node.services.evidence import Evidence
 from node.services.receive import Receive, read_aside, read_kept
 from node.services.recover import Recover
 from tests import objects
-from tests.house import CHEST, QUIET, House, succeed
+from tests.house import CHEST, QUIET, House, everything, succeed
 
 STUDY = "1.2.3"
 SERIES = ("1.2.3.1", "1.2.3.2")
@@ -93,6 +94,12 @@ class Ward:
     def jobs(self) -> list[Job]:
         with self.house.database.read() as tx:
             return tx.jobs.of_study(STUDY)
+
+    def deliveries(self) -> list[tuple[int, DeliveryState]]:
+        """The revision and the state of each."""
+        revisions = {job.id: job.revision for job in self.jobs()}
+        with self.house.database.read() as tx:
+            return [(revisions[d.job_id], d.state) for d in tx.deliveries.of_study(STUDY)]
 
     def events(self, step: str) -> list[dict[str, Any]]:
         with self.house.database.read() as tx:
@@ -222,6 +229,45 @@ def test_a_queued_job_of_the_wrong_patient_is_not_run(ward: Ward) -> None:
     ward.send(*SERIES, **CORRECTED)
     ward.judge_after(1)
     assert [(j.revision, j.state) for j in ward.jobs()] == [(1, JobState.CANCELLED), (2, JobState.QUEUED)]
+
+
+def test_results_of_the_wrong_patient_that_were_not_sent_are_withdrawn(ward: Ward) -> None:
+    ward.settled()
+    ward.inputs()
+    ward.send(*SERIES, **CORRECTED)
+    ward.judge_after(1)
+    (given,) = ward.inputs()
+    assert given.supersedes == {}
+    assert ward.deliveries() == [(1, DeliveryState.WITHDRAWN)] * 3 + [(2, DeliveryState.PENDING)] * 3
+    everything(ward.house.outbox())
+    assert ward.deliveries() == [(1, DeliveryState.WITHDRAWN)] * 3 + [(2, DeliveryState.DELIVERED)] * 3
+
+
+def test_a_set_that_was_begun_is_sent_to_its_end_and_then_replaced(ward: Ward) -> None:
+    ward.settled()
+    ward.inputs()
+    assert ward.house.outbox().deliver() == 1  # the first goes alone
+    ward.send(*SERIES, **CORRECTED)
+    ward.judge_after(1)
+    (given,) = ward.inputs()
+    assert len(given.supersedes["full"]) == 3
+    everything(ward.house.outbox())
+    assert ward.deliveries() == [(1, DeliveryState.DELIVERED)] * 3 + [(2, DeliveryState.DELIVERED)] * 3
+
+
+def test_a_job_that_ran_meanwhile_is_not_sent(ward: Ward) -> None:
+    ward.settled()
+
+    def run(job: JobInput) -> JobOutput:
+        ward.send(*SERIES, **CORRECTED)
+        return succeed(job)
+
+    ward.house.worker(run).work()
+    (job,) = ward.jobs()
+    assert (job.state, job.reason) == (
+        JobState.SUCCEEDED, "not sent: patient or order were corrected in revision 2"
+    )  # fmt: skip
+    assert ward.deliveries() == []
 
 
 def test_routes_see_the_new_identity(tmp_path: Path) -> None:

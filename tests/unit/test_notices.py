@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from node.domain.errors import TimedOut
 from node.domain.instance import Origin
 from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
 from node.domain.profile import NoticeKind, Profile
@@ -96,6 +97,20 @@ def test_a_dead_job_is_told_of_and_one_that_is_tried_again_is_not(house: NoticeH
     house.clock.tick(60)
     house.worker(lambda job: replace(fails(job), retry=True), attempts=2).work()
     assert notices.give() == 1
+
+
+def test_why_is_said(house: NoticeHouse) -> None:
+    def late(job: JobInput) -> JobOutput:
+        raise TimedOut("ran longer than 900 s and was stopped")
+
+    job = house.routed()
+    house.worker(late, attempts=1).work()
+    house.notices().give()
+    with house.database.read() as tx:
+        (kept,) = tx.instances.of_job(job.id)
+    said = dcmread(house.files.absolute(kept.path)).to_json()
+    assert "ran longer than 900 s" in said
+    assert "took longer than it may" in said
 
 
 def test_who_wants_none_gets_none_and_is_not_asked_again(house: NoticeHouse) -> None:

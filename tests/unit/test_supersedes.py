@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from node.domain.delivery import DeliveryState, DeliveryStep
-from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
-from node.domain.profile import FULL, Profile
+from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome, Role
+from node.domain.profile import FULL, NoticeKind, Profile
+from node.services.notices import Notices
 from node.services.steps import move_delivery
-from tests.house import CHEST, House, everything, succeed
+from tests.house import CHEST, House, everything, provenance, succeed
+from tests.versions import WHY, ModelHouse, each_named
 
 Run = Callable[[JobInput], JobOutput]
 
@@ -108,6 +110,37 @@ def test_a_refused_revision_in_between_changes_nothing(house: House) -> None:
     again(house, "1.2.3.3")
     house.worker(numbered(seen)).work()
     assert uids(seen[1]) == {"full": ["2.25.101", "2.25.102", "2.25.103"]}
+
+
+@pytest.mark.usefixtures("threshold_kind")
+def test_a_replay_that_is_sent_replaces_the_result_and_one_that_fails_leaves_it(tmp_path: Path) -> None:
+    house = ModelHouse(tmp_path)
+    house.rollouts.refresh()
+    (job,) = house.route("1.2.10")
+    house.work_off(each_named)
+    house.give(house.add("2"), Role.SHADOW)
+    known = house.models.find("lung@2")
+    seen: list[JobInput] = []
+
+    def run(given: JobInput) -> JobOutput:
+        seen.append(given)
+        return each_named(given)
+
+    for send, answer in ((True, run), (False, run), (True, lambda given: JobOutput(Outcome.FAILED, reason="no"))):
+        house.clock.tick(1)
+        house.replay.replay("1.2.10", known, send=send, who="ann", why=WHY)
+        house.work_off(answer)
+    sent, unsent = seen
+    with house.database.read() as tx:
+        earlier = {i.sop_instance_uid for i in tx.instances.of_job(job.id)}
+    assert set(uids(sent)["full"]) == earlier
+    assert unsent.supersedes == {}
+    told = Profile("told", notice=NoticeKind.SR)
+    notices = Notices(
+        house.database.write, house.database.read, house.clock, house.files, provenance, {"PACS": told}
+    )  # fmt: skip
+    assert notices.give() == 0
+    house.close()
 
 
 def test_what_is_done_after_a_newer_revision_is_not_sent(house: House) -> None:
