@@ -19,11 +19,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from config.settings import Sync, dicomweb_tokens
+from config.settings import Settings, Sync, dicomweb_tokens
 from node import served
 from node.core import Core
 from node.dicom.query import related_instances
 from node.dicom.scu import StorageSender
+from node.dicomweb.sender import StowSender
+from node.dicomweb.server import Server
 from node.domain.errors import InvalidSettings
 from node.domain.instance import Answer, Incoming
 from node.domain.peer import Peer
@@ -212,14 +214,30 @@ def couriers(core: Core, ticker: Ticker) -> None:
         give_up=timedelta(days=deliver.give_up_days),
         draw=random.random,
     )
-    sender = StorageSender(core.settings.node.ae_title, core.tls)
+    by_dicom, by_web = StorageSender(core.settings.node.ae_title, core.tls), StowSender(servers(core.settings))
     database, clock = core.database, core.clock
     for peer in senders(core):
+        sender = by_dicom if peer.stow is None else by_web
         breaker = Breaker(database.write, clock, sender, peer, patience.pause)
         outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
         for number in range(peer.associations):
             courier = Deliver(outbox, core.files, sender, owner=core.owner)
             ticker.every(_TICK, f"deliver to {peer.name}, {number + 1}", courier.deliver)
+
+
+def servers(settings: Settings) -> dict[str, Server]:
+    """The DICOMweb services that are stored at, by the peer's name. They hold secrets: never log them."""
+    return {
+        name: Server(
+            stow.url,
+            token=stow.token.get_secret_value() if stow.token is not None else None,
+            cert=stow.cert,
+            key=stow.key,
+            ca=stow.ca,
+        )
+        for name, peer in settings.peers.items()
+        if (stow := peer.stow) is not None
+    }
 
 
 def senders(core: Core) -> list[Peer]:
