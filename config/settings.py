@@ -347,7 +347,12 @@ def database_url(settings: Settings) -> str:
 def peers(settings: Settings) -> dict[str, Peer]:
     """The neighbours by name."""
     return {
-        name: Peer(name=name, **peer.model_dump(exclude={"dicomweb_token"})) for name, peer in settings.peers.items()
+        name: Peer(
+            name=name,
+            **peer.model_dump(exclude={"dicomweb_token", "stow"}),
+            stow=peer.stow.url if peer.stow is not None else None,
+        )
+        for name, peer in settings.peers.items()
     }
 
 

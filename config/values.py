@@ -93,6 +93,14 @@ def _https_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _web_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        fix = "Write https://HOST/PATH, the part before /studies; a token has a key of its own"
+        raise refuse(Problem((), "is no address of a DICOMweb service", fix))
+    return value.rstrip("/")
+
+
 def authorization(user: str | None, token: SecretStr | None) -> str | None:
     """The value of the header Authorization: Basic (RFC 7617) with a user, else Bearer (RFC 6750). Never log it."""
     if token is None:
@@ -127,6 +135,7 @@ CIDR = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Subject = Annotated[str, AfterValidator(_subject)]
 Token = Annotated[SecretStr, Field(min_length=16)]
 DatabaseURL = Annotated[SecretStr, AfterValidator(_database_url)]
+WebURL = Annotated[str, AfterValidator(_web_url)]
 HttpsURL = Annotated[str, AfterValidator(_https_url)]
 Secret = Annotated[SecretStr, Field(min_length=1)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda:\d+)$")]

@@ -19,13 +19,16 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from config.settings import Sync, dicomweb_tokens
+from config.settings import Settings, Sync, dicomweb_tokens
 from node import served
 from node.core import Core
 from node.dicom.query import related_instances
 from node.dicom.request_commitment import StorageCommitmentSCU
 from node.dicom.scu import StorageSender
 from node.dicom.verifier import QueryVerifier
+from node.dicomweb.qido import QidoVerifier
+from node.dicomweb.sender import StowSender
+from node.dicomweb.server import Connection, Server
 from node.domain.errors import InvalidSettings
 from node.domain.instance import Answer, Incoming
 from node.domain.peer import Peer, Verify
@@ -216,9 +219,10 @@ def couriers(core: Core, ticker: Ticker) -> None:
         give_up=timedelta(days=deliver.give_up_days),
         draw=random.random,
     )
-    sender = StorageSender(core.settings.node.ae_title, core.tls)
+    by_dicom, by_web = StorageSender(core.settings.node.ae_title, core.tls), StowSender(servers(core.settings))
     database, clock = core.database, core.clock
     for peer in senders(core):
+        sender = by_dicom if peer.stow is None else by_web
         breaker = Breaker(database.write, clock, sender, peer, patience.pause)
         outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
         for number in range(peer.associations):
@@ -230,14 +234,32 @@ def verifiers(core: Core, ticker: Ticker) -> None:
     """For every peer that verifies, a look for what it was sent, on its own tick."""
     node, database, patience = core.settings.node, core.database, served.patience(core)
     query, commitment = QueryVerifier(node.ae_title, core.tls), StorageCommitmentSCU(node.ae_title, core.tls)
+    stored_at = servers(core.settings)
+    search = QidoVerifier(lambda p: Connection(stored_at[p.name], name=p.name, timeout=p.timeout_seconds))
     reports = served.take_reports(core)
     for peer in verified(core):
         look: VerifyByQuery | RequestCommitments
         if peer.verify is Verify.QUERY:
-            look = VerifyByQuery(database.write, database.read, core.clock, query, peer, patience)
+            by = query if peer.stow is None else search
+            look = VerifyByQuery(database.write, database.read, core.clock, by, peer, patience)
         else:
             look = RequestCommitments(database.write, database.read, core.clock, commitment, reports, peer, patience)
         ticker.every(_TICK, f"verify at {peer.name}", look.verify)
+
+
+def servers(settings: Settings) -> dict[str, Server]:
+    """The DICOMweb services that are stored at, by the peer's name. They hold secrets: never log them."""
+    return {
+        name: Server(
+            stow.url,
+            token=stow.token.get_secret_value() if stow.token is not None else None,
+            cert=stow.cert,
+            key=stow.key,
+            ca=stow.ca,
+        )
+        for name, peer in settings.peers.items()
+        if (stow := peer.stow) is not None
+    }
 
 
 def senders(core: Core) -> list[Peer]:

@@ -12,12 +12,12 @@ from typing import BinaryIO
 from node.dicom.associate import name_of
 from node.dicom.requestor import Requestor
 from node.dicom.tls import Certificates
-from node.dicom.transcode import FALLBACKS, transcoded
 from node.domain.errors import InvalidInstance, PeerUnreachable, Rejected, Unavailable
 from node.domain.ids import UID_LENGTH
 from node.domain.part10 import HEAD_LIMIT, FileMeta, split
 from node.domain.peer import Peer
 from node.domain.status import INVALID_SOP_INSTANCE, SOP_CLASS_NOT_SUPPORTED
+from node.files.transcode import FALLBACKS, transcoded
 from node.ports import every, idle
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""DICOMweb as its client (PS3.18)."""

@@ -28,7 +28,8 @@ class Peer:
     is any that the CA signed. ``max_associations`` is how many it may hold with us at once. ``tls``: we call it by TLS.
     ``query``: we may ask it by C-FIND how many instances a study has. ``profile`` names what it gets of a result;
     ``associations`` is how many are sent over at once. What was delivered is verified by ``verify``; what is not within
-    ``verify_seconds`` is sent again.
+    ``verify_seconds`` is sent again. ``stow`` is the address of its DICOMweb service where it is sent to by STOW-RS and
+    not by C-STORE.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Peer:
     associations: int = 1
     verify: Verify = Verify.NONE
     verify_seconds: float = 3600.0
+    stow: str | None = None
 
     @property
     def reports(self) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from config.load import load
 from config.settings import WhenFull, dicomweb_tokens, peers
+from node.app import servers
 from node.core import certificates
 from node.domain.errors import InvalidInput, InvalidSettings
 from tests import peers as programs
@@ -151,3 +152,38 @@ def test_tokens_that_tell_nobody_apart_are_refused_without_showing_them(write: A
 def test_what_is_refused_when_the_disk_is_full(write: Any) -> None:
     assert load(write("node: {when_full: refuse_associations}\n"), {}).node.when_full is WhenFull.ASSOCIATIONS
     assert "refuse_objects" in refusal(write("node: {when_full: nothing}\n"))
+
+
+STOW = "peers:\n  WEB: {ae_title: WEB, host: web, send: true, stow: {url: '%s', %s}}\n"
+
+
+def test_a_peer_by_dicomweb_needs_no_port_and_its_token_is_no_part_of_it(write: Any) -> None:
+    settings = load(write(STOW % ("https://web/dicom-web/", "token: SECRET")), {})
+    assert peers(settings)["WEB"].stow == "https://web/dicom-web"
+    assert servers(settings)["WEB"].token == "SECRET"
+    assert "SECRET" not in repr(settings) + repr(peers(settings)) + repr(servers(settings))
+    elsewhere = load(write(STOW % ("https://web", "")), {"AINODE_PEERS__WEB__STOW__TOKEN": "from-elsewhere"})
+    assert servers(elsewhere)["WEB"].token == "from-elsewhere"
+
+
+def test_certificates_for_dicomweb_are_checked(write: Any, pair: Pair, ca: Authority) -> None:
+    settings = load(write(STOW % ("https://web", f"cert: {pair.cert}, key: {pair.key}, ca: {ca.pem}")), {})
+    assert servers(settings)["WEB"].cert == pair.cert
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "said"),
+    [
+        ("ftp://web", "", "is no address of a DICOMweb service"),
+        ("https://user:SECRET@web", "", "is no address of a DICOMweb service"),
+        ("http://web", "token: SECRET", "stow.token: would be sent without TLS"),
+        ("https://web", "cert: a.pem", "stow.key: is not set"),
+        ("https://web", "cert: a.pem, key: b.pem", "a.pem cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_dicomweb_service_is_told_without_secrets(
+    write: Any, url: str, more: str, said: str
+) -> None:
+    told = refusal(write(STOW % (url, more)))
+    assert said in told
+    assert "SECRET" not in told

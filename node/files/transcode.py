@@ -10,10 +10,12 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from node.domain.errors import Unavailable
+from node.domain.instance import Incoming
+from node.domain.part10 import HEAD_LIMIT, head, split
 
-_EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 # What every peer takes that takes anything, the better one first (PS3.5 section 10.1).
-FALLBACKS = (_EXPLICIT, _IMPLICIT)
+FALLBACKS = (EXPLICIT, _IMPLICIT)
 
 
 def transcoded(path: Path, transfer_syntax_uid: str) -> BytesIO:
@@ -41,3 +43,16 @@ def transcoded(path: Path, transfer_syntax_uid: str) -> BytesIO:
         # The decoders raise whatever the bytes lead them to: no list of errors would be complete.
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     return BytesIO(written.getvalue())
+
+
+def as_file(path: Path, transfer_syntax_uid: str) -> bytes:
+    """As ``transcoded``, with preamble and file meta (PS3.10 7.1).
+
+    Raises:
+        Unavailable: as there.
+    """
+    dataset = transcoded(path, transfer_syntax_uid).getvalue()
+    with path.open("rb") as file:
+        meta = split(file.read(HEAD_LIMIT))
+    source = meta.source_ae_title or ""
+    return head(Incoming(meta.sop_class_uid, meta.sop_instance_uid, transfer_syntax_uid, b"", source)) + dataset
