@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from admin_api.deps import InstalledPipeline
 from node.console import err, out
 from node.domain.audit import AuditEntry
 from node.domain.model import KnownVersion, ModelVersion
 from node.domain.rollout import Rollout
 from node.domain.trial import Trial
 from node.services.models import ModelStatus
+
+if TYPE_CHECKING:  # it brings FastAPI, which takes a second
+    from admin_api.deps import InstalledPipeline
 
 _SHOWN_DIFFERENCES = 3
 

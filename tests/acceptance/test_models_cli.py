@@ -18,6 +18,7 @@ from node.domain.peer import Peer
 from pipelines.phantom import write_series
 from pipelines.phantom_anatomy import PhantomSpec, make_phantom
 from tests.bundles import segmentation_config, write_version
+from tests.forked import Forked
 from tests.running import RunningNode, eventually, free_port
 
 pytestmark = pytest.mark.slow
@@ -32,55 +33,75 @@ def node(tmp_path: Path) -> Iterator[RunningNode]:
     made.close()
 
 
-def ainode(node: RunningNode, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(node.command(*words), capture_output=True, text=True, timeout=240, check=False)
+class Administrator:
+    """Somebody at the command line."""
+
+    def __init__(self, forked: Forked) -> None:
+        self._forked = forked
+
+    def types(self, node: RunningNode, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._forked(node.config, *words)
+
+    def reads(self, node: RunningNode, *words: str) -> Any:
+        done = self.types(node, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
 
-def read(node: RunningNode, *words: str) -> Any:
-    done = ainode(node, *words, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def admin() -> Iterator[Administrator]:
+    with Forked() as forked:
+        yield Administrator(forked)
 
 
-def test_the_installed_version_leads_by_default(node: RunningNode) -> None:
-    (model,) = read(node, "models", "list")
+def test_a_process_of_its_own_prints_the_same(node: RunningNode, admin: Administrator) -> None:
+    for words in (("models", "list", "--json"), ("models", "show", "nothing")):
+        done = subprocess.run(node.command(*words), capture_output=True, text=True, timeout=240, check=False)
+        forked = admin.types(node, *words)
+        assert (forked.returncode, forked.stderr) == (done.returncode, done.stderr)
+        if done.returncode == 0:
+            assert json.loads(forked.stdout) == json.loads(done.stdout)
+
+
+def test_the_installed_version_leads_by_default(node: RunningNode, admin: Administrator) -> None:
+    (model,) = admin.reads(node, "models", "list")
     assert model["rollout"]["champion"]["name"] == "lung_density_ct"
     assert (model["versions"][0]["kind"], model["versions"][0]["state"]) == ("installed", "ready")
-    assert "champion" in ainode(node, "models", "list").stdout
-    assert read(node, "pipelines", "list")[0]["model"]["version"] == "1.0.0"
-    assert read(node, "pipelines", "show", "lung_density_ct")["routes"] == ["chest-ct"]
-    assert read(node, "models", "audit") == []
+    assert "champion" in admin.types(node, "models", "list").stdout
+    assert admin.reads(node, "pipelines", "list")[0]["model"]["version"] == "1.0.0"
+    assert admin.reads(node, "pipelines", "show", "lung_density_ct")["routes"] == ["chest-ct"]
+    assert admin.reads(node, "models", "audit") == []
 
 
-def test_without_a_running_node_the_command_tries_the_version_itself(node: RunningNode) -> None:
-    refused = ainode(node, "models", "activate", INSTALLED, "--why", "a trial")
+def test_without_a_running_node_the_command_tries_the_version_itself(node: RunningNode, admin: Administrator) -> None:
+    refused = admin.types(node, "models", "activate", INSTALLED, "--why", "a trial")
     assert refused.returncode == 1
     assert "has no golden case" in refused.stderr
-    passed = ainode(node, "models", "activate", INSTALLED, "--why", "a trial", "--without-golden")
+    passed = admin.types(node, "models", "activate", INSTALLED, "--why", "a trial", "--without-golden")
     assert passed.returncode == 0, passed.stderr
     assert "passed on cpu" in passed.stdout
-    entry = read(node, "models", "audit")[0]
+    entry = admin.reads(node, "models", "audit")[0]
     assert (entry["change"], entry["why"], entry["detail"]["golden case"]) == ("activated", "a trial", "waived")
     assert entry["who"]
-    nothing = ainode(node, "models", "rollback", "lung_density_ct", "--why", "back")
+    nothing = admin.types(node, "models", "rollback", "lung_density_ct", "--why", "back")
     assert nothing.returncode == 1
     assert "has no former champion" in nothing.stderr
 
 
-def test_a_source_that_is_no_bundle_is_told(node: RunningNode, tmp_path: Path) -> None:
+def test_a_source_that_is_no_bundle_is_told(node: RunningNode, admin: Administrator, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = ainode(node, "models", "add", str(tmp_path / "empty"), "--version", "1", "--why", "a test")
+    done = admin.types(node, "models", "add", str(tmp_path / "empty"), "--version", "1", "--why", "a test")
     assert done.returncode == 1
     assert done.stderr.startswith("ainode: ")
     assert not list((tmp_path / "var" / "models").glob("empty"))
 
 
-def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path) -> None:
+def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path, admin: Administrator) -> None:
     pacs = Sink("PACS", free_port(), tmp_path / "pacs")
     pacs.start()
     node = RunningNode(tmp_path, pacs_port=pacs.port).start()
     try:
-        passed = read(node, "models", "activate", INSTALLED, "--why", "a trial", "--without-golden")
+        passed = admin.reads(node, "models", "activate", INSTALLED, "--why", "a trial", "--without-golden")
         assert passed["state"] == "passed"
         assert passed["owner"] is None
         files = write_series(make_phantom(PhantomSpec(shape=(60, 128, 128), spacing=(5.0, 2.8, 2.8))), tmp_path / "ct")
@@ -88,13 +109,13 @@ def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path) -> No
         StorageSender("CT1").send(caller, files, lambda index, status, comment: None)
         eventually(node.all_delivered, "the results are delivered", seconds=240)
         ((study,), (first,), before) = node.rows()
-        job = read(node, "replay", study.study_uid, "--model", INSTALLED, "--why", "once more")
+        job = admin.reads(node, "replay", study.study_uid, "--model", INSTALLED, "--why", "once more")
         assert (job["role"], job["send_to"]) == ("replay", [])
         done = eventually(lambda: [j for j in node.rows()[1] if j.id == job["id"] and j.finished_at], "the replay ends")
         assert done[0].state is JobState.SUCCEEDED
         assert done[0].findings == first.findings
         assert len(node.rows()[2]) == len(before)
-        loud = read(node, "replay", study.study_uid, "--model", INSTALLED, "--why", "for the PACS", "--send")
+        loud = admin.reads(node, "replay", study.study_uid, "--model", INSTALLED, "--why", "for the PACS", "--send")
         assert loud["send_to"] == ["PACS"]
         eventually(lambda: len(node.rows()[2]) == 2 * len(before) and node.all_delivered(), "the replay is sent")
     finally:
@@ -102,8 +123,8 @@ def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path) -> No
         pacs.stop()
 
 
-@pytest.mark.timeout(900)  # torch and MONAI are imported by four processes
-def test_a_bundle_from_the_first_look_to_a_champion_that_breaks(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)  # torch and MONAI are imported by three processes
+def test_a_bundle_from_the_first_look_to_a_champion_that_breaks(tmp_path: Path, admin: Administrator) -> None:
     """As docs/models.md says: look, golden case, activate, a second version; its file breaks, the first one goes on."""
     made = write_version(tmp_path / "made", segmentation_config())
     common = (str(made / "bundle"), "--name", "ball", "--side-file", str(made / "ainode.yaml"), "--why", "a test")
@@ -114,16 +135,16 @@ def test_a_bundle_from_the_first_look_to_a_champion_that_breaks(tmp_path: Path) 
     route = {"name": "balls", "when": {"Modality": "CT"}, "pipeline": "ball", "send_to": ["PACS"]}
     node = RunningNode(tmp_path, pacs_port=pacs.port, routes=[route])
     try:
-        read(node, "models", "add", *common, "--version", "look")
-        looked = read(node, "run", "ball@look", str(golden / "input"), "--out", str(tmp_path / "out"))
+        admin.reads(node, "models", "add", *common, "--version", "look")
+        looked = admin.reads(node, "run", "ball@look", str(golden / "input"), "--out", str(tmp_path / "out"))
         assert looked["findings"]["regions"]["ball"]["measurements"]["volume_ml"]["value"] > 0
         (golden / "expected.json").write_text(json.dumps(looked))
-        read(node, "models", "add", *common, "--version", "1.0", "--golden", str(golden))
+        admin.reads(node, "models", "add", *common, "--version", "1.0", "--golden", str(golden))
         looked["tolerance"] = 0.02
         (golden / "expected.json").write_text(json.dumps(looked))
-        second = read(node, "models", "add", *common, "--version", "2.0", "--golden", str(golden))
+        second = admin.reads(node, "models", "add", *common, "--version", "2.0", "--golden", str(golden))
         for version in ("1.0", "2.0"):
-            passed = read(node, "models", "activate", f"ball@{version}", "--why", "a test")
+            passed = admin.reads(node, "models", "activate", f"ball@{version}", "--why", "a test")
             assert list(passed["stages"]) == ["verify", "load", "warm up", "golden case"]
         weights = node.data_dir / second["path"] / "bundle" / "models" / "model.pt"
         weights.write_bytes(weights.read_bytes()[:-1] + b"x")
