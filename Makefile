@@ -15,7 +15,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test fuzz soak check bench-ingest bench-evidence bench-pipeline clean
+.PHONY: help setup demo serve test fuzz soak check bench-ingest bench-evidence bench-pipeline bench-results clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,10 @@ bench-pipeline: $(STAMP) ## Measure what surrounds a network beside MONAI and Si
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python bench/pipeline.py $(BENCH_ARGS)
 	$(BIN)/python bench/stream.py $(STREAM_ARGS)
+
+bench-results: $(STAMP) ## Measure building results beside highdicom and sending them beside DCMTK; ten minutes
+	$(BIN)/python bench/composing.py $(BENCH_ARGS)
+	$(BIN)/python bench/delivery.py $(BENCH_ARGS)
 
 bench-evidence: $(STAMP) ## Measure how soon a complete CT settles; BENCH_ARGS="--study DIR" takes a real one
 	$(BIN)/python bench/evidence.py $(BENCH_ARGS)
