@@ -93,14 +93,15 @@ class RunningNode:
     def start(self, stage: str = "serve", *, until: str = "/readyz") -> RunningNode:
         """Start it, or one stage of it, and wait until it is ready, or another open path is served.
 
-        ``scp``, which has no API, is waited for until it listens.
+        ``scp``, which has no API, is waited for until it listens, ``deliver`` not at all.
         """
         environ = {k: v for k, v in os.environ.items() if not k.startswith("AINODE_")}
         with (self.root / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(stage), stdout=log, stderr=log, env=environ, start_new_session=True
             )
-        ready = self._listens if stage == "scp" else lambda: self._serves(until)
+        stages: dict[str, Callable[[], bool]] = {"scp": self._listens, "deliver": self.is_running}
+        ready = stages.get(stage, lambda: self._serves(until))
         eventually(ready, f"the node is ready; its log:\n{self.log[-3000:]}")
         return self
 

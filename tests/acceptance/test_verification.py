@@ -99,14 +99,14 @@ def test_the_archive_may_report_but_not_send(node: RunningNode) -> None:
 
 
 def test_killed_between_the_request_and_the_report(tmp_path: Path) -> None:
-    """The report comes to a receiver that runs alone, after the process that asked has died."""
+    """Stages that run alone: one asks and dies, the other hears the report."""
     archive = Archive().start()
     pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": archive.port, "send": True, "verify": "commitment"}
     node = RunningNode(tmp_path, pacs_port=0, routes=[], peers={"PACS": pacs},
                        deliver={"retry_seconds": 60})  # fmt: skip
     delivered(node, "2.25.1", "2.25.2", "2.25.3")
     try:
-        node.start()
+        node.start("deliver")
         (asked,) = eventually(lambda: archive.asked, "it asks")
         node.kill()
         for uid in ("2.25.1", "2.25.2"):
