@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from node.domain.model import Qualification
 
@@ -80,7 +79,7 @@ class Profile:
     reject_earlier: bool = False
     language: Language = Language.ENGLISH
     series_number: int = 901
-    descriptions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    descriptions: Mapping[str, str] = field(default_factory=dict)
     qualification: Qualification | None = None
     character_set: str = "ISO_IR 192"
     timezone: str | None = None
