@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from config.neighbours import PeerSettings
+from config.neighbours import PeerSettings, StowSettings
 from config.section import Section
 from config.settings import Settings
 from config.values import Problem, did_you_mean
@@ -147,6 +147,9 @@ def _variable_path(variable: str, tree: Mapping[str, Any]) -> tuple[str, ...] | 
         case "peers", [name, key] if name and key.lower() in PeerSettings.model_fields:
             spelt = (known for known in _peer_names(tree) if known.casefold() == name.casefold())
             return section, next(spelt, name), key.lower()
+        case "peers", [name, part, key] if name and part.lower() == "stow" and key.lower() in StowSettings.model_fields:
+            spelt = (known for known in _peer_names(tree) if known.casefold() == name.casefold())
+            return section, next(spelt, name), "stow", key.lower()
         case _, [key] if key.lower() in _section_keys(section):
             return section, key.lower()
     return None
@@ -177,5 +180,6 @@ def _peer_names(tree: Mapping[str, Any]) -> list[str]:
 
 def _known_variables(tree: Mapping[str, Any]) -> list[str]:
     sections = [f"{PREFIX}{s}__{key}" for s in Settings.model_fields for key in _section_keys(s)]
-    peers = [f"{PREFIX}PEERS__{name}__{key}" for name in _peer_names(tree) for key in PeerSettings.model_fields]
+    keys = [*PeerSettings.model_fields, *(f"STOW__{key}" for key in StowSettings.model_fields)]
+    peers = [f"{PREFIX}PEERS__{name}__{key}" for name in _peer_names(tree) for key in keys]
     return [CONFIG_VARIABLE, *(variable.upper() for variable in (*sections, *peers))]

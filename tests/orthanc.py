@@ -18,7 +18,7 @@ class Orthanc:
     """Orthanc with DICOMweb, on loopback; accepts every C-STORE and answers every query.
 
     ``knows`` are the neighbours on loopback that it may send to: AE title to port. ``stores_at`` are the DICOMweb
-    servers that it may store at, by name, each as its configuration has them.
+    servers that it may store at, by name, each as its configuration has them; ``settings`` are further ones.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class Orthanc:
         *,
         knows: Mapping[str, int] | None = None,
         stores_at: Mapping[str, Mapping[str, Any]] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         programs = peers.orthanc()
         self.port, self.http_port = free_port(), free_port()
@@ -58,6 +59,7 @@ class Orthanc:
                         "WadoRoot": "/wado",
                         "Servers": dict(stores_at or {}),
                     },
+                    **(settings or {}),
                 }
             )
         )

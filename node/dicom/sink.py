@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,14 +18,17 @@ class Sink:
     """Writes every object to ``out_dir/<SOPInstanceUID>.dcm``, accepts every caller, and counts.
 
     ``stored`` counts the accepted C-STOREs by SOPInstanceUID, so that "exactly once" can be proved; ``order`` lists
-    them as they came.
+    them as they came. ``seconds`` is how long it takes for each.
     """
 
-    def __init__(self, ae_title: str, port: int, out_dir: Path, *, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, ae_title: str, port: int, out_dir: Path, *, host: str = "127.0.0.1", seconds: float = 0.0
+    ) -> None:
         self.stored: Counter[str] = Counter()
         self.order: list[str] = []
         self._answers: deque[Answer] = deque()
         self._lock = Lock()
+        self._seconds = seconds
         self._out_dir = out_dir
         self._scp = StorageSCP(ae_title, host, port, self._store, lambda calling: True)
 
@@ -49,6 +53,7 @@ class Sink:
 
     def _store(self, incoming: Incoming) -> Answer:
         uid = checked_uid(incoming.sop_instance_uid, "SOPInstanceUID")
+        time.sleep(self._seconds)
         with self._lock:
             answer = self._answers.popleft() if self._answers else Answer(0x0000)
             if answer.status == 0x0000 or answer.status >> 12 == 0xB:

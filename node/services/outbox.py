@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 _FREE: Final[dict[str, Any]] = {"owner": None, "lease_until": None}
 # Answers are written together, so often.
-_WRITTEN_WITHIN = timedelta(seconds=0.5)
+_WRITTEN_WITHIN = timedelta(seconds=0.25)
 # So often it is looked for something more urgent.
 _LOOK = timedelta(seconds=2)
 

@@ -1,0 +1,295 @@
+"""What PACS get wrong, on a scripted clock: in the end each object is there once, or dead with its reason."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from node.dicom.scp import StorageSCP
+from node.dicom.scu import StorageSender
+from node.dicom.sink import Sink
+from node.domain.circuit import CircuitState
+from node.domain.delivery import Delivery, DeliveryState
+from node.domain.instance import Answer
+from node.domain.peer import Peer
+from node.domain.status import FEW
+from node.services.deliver import Deliver
+from tests import objects
+from tests.house import PACS, House
+from tests.integration.test_transcoding import Start, storescp, write
+from tests.orthanc import Orthanc
+from tests.running import free_port
+
+CAPTURE, REPORT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"
+__all__ = ["storescp"]  # a fixture
+PENDING, DELIVERED, DEAD = DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.DEAD
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    made.sender = StorageSender("AINODE")  # type: ignore[assignment]
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[Sink]:
+    made = Sink("PACS", free_port(), tmp_path / "pacs")
+    made.start()
+    yield made
+    made.stop()
+
+
+def at(port: int, name: str = "PACS") -> Peer:
+    return replace(PACS, name=name, port=port, timeout_seconds=5)
+
+
+def uid(number: int) -> str:
+    return f"1.2.3.{number}"
+
+
+def owe(house: House, *paths: Path, peer: str = "PACS") -> None:
+    """One job's results, the last of them its report."""
+    now = house.clock.now()
+    made = []
+    for position, path in enumerate(paths):
+        meta = dcmread(path).file_meta
+        made.append(
+            Delivery(
+                0, f"job of {peer}", "1.2", str(meta.MediaStorageSOPInstanceUID), str(meta.MediaStorageSOPClassUID),
+                str(meta.TransferSyntaxUID), str(path), peer, PENDING, 0, position, now, now,
+                closes=position == len(paths) - 1,
+            )
+        )  # fmt: skip
+    with house.database.write() as tx:
+        tx.deliveries.add(made)
+
+
+def results(folder: Path, *, captures: int = 3) -> list[Path]:
+    """Captures, then a report."""
+    made = [write(folder / f"{n}.dcm", n, ExplicitVRLittleEndian) for n in range(captures)]
+    report = objects.incoming(SOPClassUID=REPORT, SOPInstanceUID=uid(captures), PixelData=None, Modality="SR")
+    return [*made, objects.write(folder / "sr.dcm", report)]
+
+
+def rows(house: House, peer: str = "PACS") -> list[Delivery]:
+    with house.database.read() as tx:
+        return [d for d in tx.deliveries.of_study("1.2") if d.peer == peer]
+
+
+def states(house: House, peer: str = "PACS") -> list[DeliveryState]:
+    return [d.state for d in rows(house, peer)]
+
+
+def hours(house: House, courier: Deliver, *, hours: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Let the time pass, two minutes at a time."""
+    for _ in range(int(hours * 30)):
+        while courier.deliver():
+            pass
+        if until():
+            return
+        house.clock.tick(120)
+
+
+def test_down_for_an_hour_while_another_peer_gets_all_at_once(house: House, sink: Sink, tmp_path: Path) -> None:
+    late, files = free_port(), results(tmp_path)
+    owe(house, *files, peer="DOWN")
+    owe(house, *files, peer="PACS")
+    down, pacs = house.outbox(peer=at(late, "DOWN")), house.outbox(peer=at(sink.port))
+    down.deliver()
+    assert pacs.deliver() == 4
+    assert states(house) == [DELIVERED] * 4
+    hours(house, down, hours=1)
+    assert states(house, "DOWN") == [PENDING] * 4
+    assert {d.attempt for d in rows(house, "DOWN")} == {0}
+    with house.database.read() as tx:
+        assert tx.circuits.all()["DOWN"].state is CircuitState.OPEN
+    back = Sink("PACS", late, tmp_path / "back")
+    back.start()
+    try:
+        hours(house, down, hours=0.5, until=lambda: states(house, "DOWN") == [DELIVERED] * 4)
+        assert dict(back.stored) == {uid(n): 1 for n in range(4)}
+        assert back.order[-1] == uid(3), "the report is the last"
+    finally:
+        back.stop()
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "tries"),
+    [
+        (0xA700, DELIVERED, 2),
+        (0xA900, DEAD, 1),
+        (0xB000, DELIVERED, 1),
+        (0xB006, DELIVERED, 1),
+        (0xB007, DELIVERED, 1),
+        (0x0111, DELIVERED, 1),
+        (0x0122, DEAD, 1),
+        (0xC000, DELIVERED, 2),
+    ],
+)
+def test_each_status_leads_to_the_object_there_once_or_dead_with_its_reason(
+    house: House, sink: Sink, tmp_path: Path, status: int, state: DeliveryState, tries: int
+) -> None:
+    sink.answer_next([Answer(0), Answer(status, "as scripted")])
+    owe(house, *results(tmp_path))
+    hours(house, house.outbox(peer=at(sink.port)), hours=0.1)
+    odd = rows(house)[1]
+    assert states(house) == [DELIVERED, state, DELIVERED, DELIVERED]
+    assert odd.attempt == tries
+    assert odd.reason == (None if tries == 2 else odd.reason)
+    if tries == 1:
+        assert (odd.reason or "").startswith(f"the peer answered {status:04X} (")
+        assert (odd.reason or "").endswith(") as scripted")
+    assert set(sink.stored.values()) == {1}
+    assert sink.order[-1] == uid(3), "the report is the last"
+
+
+def test_what_is_never_understood_is_dead_and_its_report_goes(house: House, sink: Sink, tmp_path: Path) -> None:
+    sink.answer_next([Answer(0), Answer(0xC000, "no"), Answer(0)] + [Answer(0xC000, "no")] * (FEW - 1))
+    owe(house, *results(tmp_path))
+    hours(house, house.outbox(peer=at(sink.port)), hours=3, until=lambda: rows(house)[3].state is DELIVERED)
+    assert states(house) == [DELIVERED, DEAD, DELIVERED, DELIVERED]
+    assert rows(house)[1].reason == f"the peer answered C000 (error: cannot understand) no, {FEW} times"
+    assert sink.order == [uid(0), uid(2), uid(3)]
+
+
+NO_REPORTS = r"""
+[[TransferSyntaxes]]
+[Any]
+TransferSyntax1 = LittleEndianExplicit
+TransferSyntax2 = LittleEndianImplicit
+[[PresentationContexts]]
+[Captures]
+PresentationContext1 = SecondaryCaptureImageStorage\Any
+PresentationContext2 = VerificationSOPClass\Any
+[[Profiles]]
+[NoReports]
+PresentationContexts = Captures
+"""
+
+
+@pytest.mark.peer
+def test_the_report_class_is_refused(house: House, storescp: Start, tmp_path: Path) -> None:
+    (tmp_path / "profile.cfg").write_text(NO_REPORTS)
+    peer, folder = storescp("-xf", str(tmp_path / "profile.cfg"), "NoReports")
+    owe(house, *results(tmp_path))
+    hours(house, house.outbox(peer=peer), hours=0.1)
+    assert states(house) == [DELIVERED] * 3 + [DEAD]
+    assert "0122 (SOP class not supported) the peer refused" in (rows(house)[3].reason or "")
+    assert sorted(str(dcmread(path).SOPInstanceUID) for path in folder.iterdir()) == [uid(0), uid(1), uid(2)]
+
+
+class Dropping:
+    """In front of a peer: cuts the connection in the middle of an object, so many times."""
+
+    def __init__(self, port: int, *, after: int, times: int) -> None:
+        self._to, self._after, self.times = port, after, times
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                behind = socket.create_connection(("127.0.0.1", self._to))
+                self._sockets += [connection, behind]
+                for ends in ((behind, connection, 1 << 60), (connection, behind, self._after)):
+                    self._threads.append(threading.Thread(target=self._pass, args=ends))
+                    self._threads[-1].start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, after: int) -> None:
+        passed = 0
+        with suppress(OSError):
+            while data := source.recv(4096):
+                passed += len(data)
+                if passed > after and self.times > 0:
+                    self.times -= 1
+                    source.shutdown(socket.SHUT_RDWR)
+                    break
+                target.sendall(data)
+        for each in (source, target):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in self._sockets:
+            each.close()
+
+
+def test_the_association_drops_in_mid_object(house: House, sink: Sink, tmp_path: Path) -> None:
+    between = Dropping(sink.port, after=20_000, times=3)
+    try:
+        owe(house, *results(tmp_path, captures=6))
+        hours(house, house.outbox(peer=at(between.port)), hours=0.5)
+    finally:
+        between.close()
+    assert between.times == 0
+    assert states(house) == [DELIVERED] * 7
+    assert dict(sink.stored) == {uid(n): 1 for n in range(7)}
+    assert sink.order[-1] == uid(6), "the report is the last"
+
+
+def test_the_peer_takes_objects_and_answers_nothing(house: House, tmp_path: Path) -> None:
+    hang = threading.Event()
+
+    def mute(incoming: object) -> Answer:
+        hang.wait(20)
+        return Answer(0)
+
+    scp = StorageSCP("PACS", "127.0.0.1", 0, mute, lambda calling: True)
+    scp.start()
+    try:
+        owe(house, *results(tmp_path))
+        courier = house.outbox(peer=replace(at(scp.port), timeout_seconds=0.3))
+        assert courier.deliver() == 4
+        assert states(house) == [PENDING] * 4
+        assert [d.attempt for d in rows(house)] == [1, 0, 0, 0]
+        assert "gave no answer to 1.2.3.0" in (rows(house)[0].reason or "")
+    finally:
+        hang.set()
+        scp.stop()
+
+
+@pytest.mark.peer
+def test_orthanc_refuses_every_compressed_syntax_and_restarts(house: House, tmp_path: Path) -> None:
+    (tmp_path / "orthanc").mkdir()
+    orthanc = Orthanc(
+        tmp_path / "orthanc", settings={"AcceptedTransferSyntaxes": ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"]}
+    )
+    orthanc.start()
+    try:
+        syntaxes = (RLELossless, JPEGLSLossless, JPEG2000Lossless, ExplicitVRLittleEndian)
+        files = [write(tmp_path / f"{n}.dcm", n, syntax) for n, syntax in enumerate(syntaxes)]
+        owe(house, *files)
+        courier = house.outbox(peer=at(orthanc.port))
+        courier.deliver()
+        assert states(house) == [DELIVERED] * 4
+        found = [i["MainDicomTags"]["SOPInstanceUID"] for i in orthanc.get("/instances?expand")]
+        assert sorted(found) == [uid(n) for n in range(4)]
+        orthanc.stop()
+        more = [write(tmp_path / "more.dcm", 9, RLELossless)]
+        owe(house, *more)
+        hours(house, courier, hours=1)
+        assert rows(house)[4].state is PENDING
+        orthanc.start()
+        hours(house, courier, hours=0.5, until=lambda: rows(house)[4].state is DELIVERED)
+        assert len(orthanc.get("/instances")) == 5
+    finally:
+        orthanc.stop()
