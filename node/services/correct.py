@@ -7,6 +7,7 @@ pixel data, other identity. Decoded values are compared, as a PACS may also writ
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
@@ -81,7 +82,7 @@ _UNREADABLE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RecursionError, TypeError),
     *(ValueError, struct.error),
 )
-_VALIDATION = Lock()  # pydicom's switch is one for the whole process
+_VALIDATION = Lock()  # pydicom's switch, and that of the warnings, are one for the whole process
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ def changed_identity(kept: Written, came: Written) -> tuple[str, ...] | None:
     """
     if _DEFLATED in (kept.transfer_syntax_uid, came.transfer_syntax_uid):
         return None
-    # Its warnings would name a patient's values.
-    with _VALIDATION, disable_value_validation():
+    # pydicom's warnings would name a patient's values, and what is damaged is judged here.
+    with _VALIDATION, disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             (ours, our_end), (theirs, their_end) = _header(kept), _header(came)
             if not _same_all(ours, theirs, _LEFT_OUT):
