@@ -7,7 +7,8 @@ pixel data, other identity. Decoded values are compared, as a PACS may also writ
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BufferedReader, RawIOBase
 from threading import Lock
@@ -16,7 +17,7 @@ from typing import Any, BinaryIO, cast
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from node.domain.encoded import Element, Encoded, Malformed, elements, encoding_of
@@ -81,7 +82,7 @@ _UNREADABLE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RecursionError, TypeError),
     *(ValueError, struct.error),
 )
-_VALIDATION = Lock()  # pydicom's switch is one for the whole process
+_VALIDATION = Lock()  # pydicom's switch, and that of the warnings, are one for the whole process
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ def changed_identity(kept: Written, came: Written) -> tuple[str, ...] | None:
     """
     if _DEFLATED in (kept.transfer_syntax_uid, came.transfer_syntax_uid):
         return None
-    # Its warnings would name a patient's values.
-    with _VALIDATION, disable_value_validation():
+    # pydicom's warnings would name a patient's values, and what is damaged is judged here.
+    with _VALIDATION, disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             (ours, our_end), (theirs, their_end) = _header(kept), _header(came)
-            tags = {*ours.keys(), *theirs.keys()} - _LEFT_OUT
-            if any(tag.element and not _same(ours, theirs, tag) for tag in tags):
+            if not _same_all(ours, theirs, _LEFT_OUT):
                 return None
             if not _same_pixels(kept, our_end, came, their_end):
                 return None
@@ -113,11 +114,24 @@ def changed_identity(kept: Written, came: Written) -> tuple[str, ...] | None:
             return None
 
 
-def _same(ours: Dataset, theirs: Dataset, tag: Any) -> bool:
+def _same_all(ours: Dataset, theirs: Dataset, left_out: Collection[BaseTag] = ()) -> bool:
+    """Group lengths are left out, too (PS3.5 7.2)."""
+    tags = {*ours.keys(), *theirs.keys()}.difference(left_out)
+    return all(_same(ours, theirs, tag) for tag in tags if tag.element)
+
+
+def _same(ours: Dataset, theirs: Dataset, tag: BaseTag) -> bool:
     """What is absent is as good as what is empty."""
+    read = [ds.get_item(tag) if tag in ds else None for ds in (ours, theirs)]
     one, other = (ds.get(tag) for ds in (ours, theirs))
     if one is None or other is None or one.is_empty or other.is_empty:
         return all(element is None or element.is_empty for element in (one, other))
+    if one.VR == other.VR == "SQ":
+        return len(one.value) == len(other.value) and all(map(_same_all, one.value, other.value))
+    if one.VR != other.VR:
+        # A private element has no VR in implicit VR: then its bytes say whether it is the same.
+        encoded = [element.value for element in read if element is not None]
+        return isinstance(encoded[0], bytes) and encoded[0] == encoded[1]
     return bool(one.value == other.value)
 
 
@@ -148,7 +162,7 @@ def _same_pixels(kept: Written, our_end: int, came: Written, their_end: int) -> 
 
 def _after(written: Written, offset: int) -> Iterator[Element]:
     found = elements(written.dataset, encoding_of(written.transfer_syntax_uid), offset)
-    return (element for element in found if element.tag != _PADDING)
+    return (element for element in found if element.tag != _PADDING and element.tag & 0xFFFF)
 
 
 def _chunks(written: Written, element: Element) -> Iterator[bytes]:

@@ -156,17 +156,28 @@ class Receive:
             self._on_kept(kept)
         believed = self._corrected(identity.sop_instance_uid)
         if arrived.digest not in (kept.digest, believed and believed.digest):
-            changed = self._changed(arrived, kept)
-            undone = changed == () and believed is not None and believed.peer == arrived.request.peer
-            self._keep_aside(arrived, *(_correction(changed or ()) if changed or undone else _conflict()), identity)
+            self._keep_aside(arrived, *self._judged(arrived, kept, believed), identity)
         elif believed is not None and arrived.digest == kept.digest and believed.peer == arrived.request.peer:
             self._keep_aside(arrived, *_correction(()), identity)  # who corrected it takes that back
         return Answer(SUCCESS, study_uid=kept.study_uid)
 
-    def _changed(self, arrived: _Arrived, kept: Instance) -> tuple[str, ...] | None:
+    def _judged(self, arrived: _Arrived, kept: Instance, believed: Aside | None) -> tuple[AsideReason, InvalidInput]:
+        """Other bytes than those that are kept, and than those that are believed."""
+        changed = self._changed(arrived, kept.path)
+        if believed is None:
+            return _correction(changed) if changed else _conflict()
+        if changed is None or self._changed(arrived, believed.path) == ():
+            return _conflict()  # another image; or what is believed, written another way
+        if not changed and believed.peer != arrived.request.peer:
+            return _conflict()  # what came first, written another way by who knows of no correction
+        return _correction(changed)
+
+    def _changed(self, arrived: _Arrived, path: str) -> tuple[str, ...] | None:
         came = Written(arrived.draft.dataset, arrived.request.transfer_syntax_uid)
-        with self._files.dataset(kept.path) as dataset:
-            return changed_identity(Written(dataset, kept.transfer_syntax_uid), came)
+        with self._files.absolute(path).open("rb") as file:
+            syntax = split(file.read(HEAD_LIMIT)).transfer_syntax_uid
+        with self._files.dataset(path) as dataset:
+            return changed_identity(Written(dataset, syntax), came)
 
     def _is_ours(self, series_uid: str) -> bool:
         """A series that is not ours never becomes it: its UID would have to be one that a job of ours derives."""

@@ -150,6 +150,23 @@ def test_what_is_believed_already_is_kept_once_and_taken_back_by_who_said_it(nod
     assert len(list(node.files.all_asides())) == 2
 
 
+def test_what_is_believed_already_and_written_another_way_is_no_news(node: Node) -> None:
+    """A PACS that writes the time of the coercion into each copy that it sends."""
+    node.receive.store(SENT)
+    node.index()
+    node.receive.store(CORRECTED)
+    (first,) = node.asides
+    node.restart(corrected=lambda uid: first)
+    for peer in ("PACS", "CT1"):
+        stamped = objects.incoming(PatientID="P2", peer=peer, InstanceCoercionDateTime="20260105101500")
+        assert node.receive.store(stamped) == Answer(0)
+    node.clock.tick(60)
+    assert node.receive.store(objects.incoming(PatientID="P3", peer="RIS")) == Answer(0)
+    assert [aside.reason for aside in node.asides[1:]] == [
+        AsideReason.CONFLICT, AsideReason.CONFLICT, AsideReason.CORRECTION
+    ]  # fmt: skip
+
+
 def test_an_identity_that_is_written_another_way_is_taken_back_too(node: Node) -> None:
     node.receive.store(SENT)
     node.index()
