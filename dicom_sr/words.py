@@ -27,7 +27,9 @@ class Words:
     overlay: str
     segments: str
     report: str
-    summary: str
+    marks: str
+    document: str
+    map: str
     key_images: str
     key_images_text: str  # {model}
     none_found: str  # of one finding
@@ -43,7 +45,6 @@ class Words:
     procedure: str
     study: str
     whole_study: str
-    note: str
     not_run_title: str
     not_run_short: str  # after "AI", in descriptions
     not_run: str  # {model}
@@ -79,7 +80,9 @@ _ENGLISH = Words(
     overlay="Overlay",
     segments="Segments",
     report="Report",
-    summary="Summary",
+    marks="Marks",
+    document="Document",
+    map="Map",
     key_images="Key images",
     key_images_text="Images on which the findings of {model} are largest. Chosen by an algorithm.",
     none_found="none found",
@@ -95,7 +98,6 @@ _ENGLISH = Words(
     procedure="Procedure",
     study="Study",
     whole_study="Whole study",
-    note="Note",
     not_run_title="AI did not run",
     not_run_short="did not run",
     not_run="{model} gave no result for this study. No finding must be concluded from this.",
@@ -120,7 +122,9 @@ _GERMAN = Words(
     overlay="Überlagerung",
     segments="Segmente",
     report="Bericht",
-    summary="Übersicht",
+    marks="Markierungen",
+    document="Dokument",
+    map="Karte",
     key_images="Schlüsselbilder",
     key_images_text="Bilder, auf denen die Befunde von {model} am größten sind. Von einem Algorithmus ausgewählt.",
     none_found="nicht gefunden",
@@ -136,7 +140,6 @@ _GERMAN = Words(
     procedure="Untersuchung",
     study="Studie",
     whole_study="Gesamte Studie",
-    note="Hinweis",
     not_run_title="KI lief nicht",
     not_run_short="nicht gelaufen",
     not_run="{model} hat zu dieser Studie kein Ergebnis geliefert. Daraus darf kein Befund abgeleitet werden.",
@@ -161,7 +164,9 @@ _FRENCH = Words(
     overlay="Superposition",
     segments="Segments",
     report="Rapport",
-    summary="Résumé",
+    marks="Marques",
+    document="Document",
+    map="Carte",
     key_images="Images clés",
     key_images_text="Images où les résultats de {model} sont les plus étendus. Choisies par un algorithme.",
     none_found="non trouvé",
@@ -177,7 +182,6 @@ _FRENCH = Words(
     procedure="Examen",
     study="Étude",
     whole_study="Étude entière",
-    note="Remarque",
     not_run_title="IA non exécutée",
     not_run_short="non exécutée",
     not_run="{model} n'a donné aucun résultat pour cet examen. Il ne faut en tirer aucune conclusion.",
@@ -202,7 +206,9 @@ _SPANISH = Words(
     overlay="Superposición",
     segments="Segmentos",
     report="Informe",
-    summary="Resumen",
+    marks="Marcas",
+    document="Documento",
+    map="Mapa",
     key_images="Imágenes clave",
     key_images_text="Imágenes en las que los hallazgos de {model} son mayores. Elegidas por un algoritmo.",
     none_found="no encontrado",
@@ -218,7 +224,6 @@ _SPANISH = Words(
     procedure="Exploración",
     study="Estudio",
     whole_study="Estudio completo",
-    note="Nota",
     not_run_title="IA no ejecutada",
     not_run_short="no ejecutada",
     not_run="{model} no dio ningún resultado para este estudio. No debe deducirse de ello ningún hallazgo.",

@@ -12,6 +12,7 @@ from pydicom.uid import MultiFrameTrueColorSecondaryCaptureImageStorage, Seconda
 
 from dicom_sr.keys import MOST_KEYS, key_slices
 from dicom_sr.lettering import font
+from node.domain.finding import Findings
 from node.domain.profile import FULL, Captures, Language, Profile
 from tests import builders_pictures as pictures
 from tests import builders_results as build
@@ -114,9 +115,21 @@ def test_few_slices_show_all_findings() -> None:
     assert len(key_slices(many.findings)) == MOST_KEYS
     one = scan.with_findings(regions=(pictures.region(3, masks[3]),), marks=())
     assert key_slices(one.findings) == [3]
+    assert key_slices(_two({3: 10, 4: 2}, {4: 10})) == [3, 4]
+    assert key_slices(_two({3: 10, 4: 9}, {4: 10})) == [4], "slice 3 shows little that 4 does not"
     hot = scan.with_findings(regions=(), marks=(), maps=(pictures.heat(scan.findings.volume, (7, 60, 60)),))
     assert key_slices(hot.findings) == [7]
     assert key_slices(scan.with_findings(regions=(), marks=()).findings) == [SLICES // 2]
+
+
+def _two(first: dict[int, int], second: dict[int, int]) -> Findings:
+    """Two regions, by slice as many rows high."""
+    masks = np.zeros((2, SLICES, ROWS, COLUMNS), bool)
+    for mask, heights in zip(masks, (first, second), strict=True):
+        for k, rows in heights.items():
+            mask[k, 40 : 40 + rows, 40:50] = True
+    regions = tuple(pictures.region(n, mask) for n, mask in enumerate(masks))
+    return pictures.scan().with_findings(regions=regions, marks=()).findings
 
 
 def test_the_summary_comes_first_in_the_series_and_lies_in_no_plane() -> None:
