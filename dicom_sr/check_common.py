@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import (
     BasicTextSRStorage,
     Comprehensive3DSRStorage,
@@ -35,6 +36,8 @@ from node.domain.job import ResultReference
 from node.domain.model import Qualification
 from node.domain.profile import FULL, Profile
 
+_FRAME_CONTENT = Tag("FrameContentSequence")
+_INDEX_HEAD = b"\x20\x00\x57\x91UL"  # of DimensionIndexValues, behind the eight bytes of an item's head
 _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 
 
@@ -100,7 +103,7 @@ def _distinct(dataset: Dataset, seen: set[tuple[int, bytes]]) -> Iterator[DataEl
     for tag in sorted(dataset.keys()):
         raw = dataset.get_item(tag)
         if isinstance(raw, RawDataElement) and raw.VR == "SQ" and raw.value:
-            key = int(tag), bytes(raw.value)
+            key = int(tag), _without_indices(raw)
             if key in seen:
                 continue
             seen.add(key)
@@ -109,6 +112,16 @@ def _distinct(dataset: Dataset, seen: set[tuple[int, bytes]]) -> Iterator[DataEl
         if element.VR == "SQ":
             for item in element.value:
                 yield from _distinct(item, seen)
+
+
+def _without_indices(raw: RawDataElement) -> bytes:
+    """The encoded sequence; of the frame content that holds the dimension indices of a frame alone, all but those.
+
+    They are numbers that no rule looks at, and other ones for each of thousands of frames.
+    """
+    encoded = bytes(raw.value or b"")
+    alone = raw.tag == _FRAME_CONTENT and encoded[8:14] == _INDEX_HEAD
+    return encoded[:16] if alone and len(encoded) == 16 + int.from_bytes(encoded[14:16], "little") else encoded
 
 
 @dataclass(frozen=True, eq=False)

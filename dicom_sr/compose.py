@@ -49,6 +49,7 @@ _DESCRIPTIONS = {
     "document": "Document {what}",
 }
 _ITEM = b"\xfe\xff\x00\xe0"
+_TEXT = frozenset(("CS", "LO", "SH", "UI", "UT"))
 _SHARED_BYTES = 1 << 16  # a longer element is pixel data, which belongs to one object
 
 
@@ -286,6 +287,7 @@ class _Encoder:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[DataElement, bytes]] = {}
+        self._texts: dict[tuple[int, str, str], bytes] = {}
 
     def __call__(self, dataset: Dataset) -> bytes:
         return self._elements(dataset, dataset, convert_encodings(dataset.SpecificCharacterSet))
@@ -302,6 +304,12 @@ class _Encoder:
             body = b"".join(_ITEM + len(item).to_bytes(4, "little") + item for item in items)
             tag = element.tag.group.to_bytes(2, "little") + element.tag.element.to_bytes(2, "little")
             encoded = tag + b"SQ\0\0" + len(body).to_bytes(4, "little") + body
+        elif element.VR in _TEXT and isinstance(element.value, str):
+            # The same code stands in a report hundreds of times.
+            text = int(element.tag), element.value, encodings[0]
+            if text not in self._texts:
+                self._texts[text] = _encoded(element, dataset, root, encodings)
+            return self._texts[text]
         else:
             encoded = _encoded(element, dataset, root, encodings)
         if len(encoded) < _SHARED_BYTES:
