@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,8 +29,10 @@ from node.domain.job import Job, JobOutput, Outcome, Role
 from node.domain.peer import Peer, Verify
 from node.domain.profile import Profile
 from node.domain.study import Study
-from node.offline import Explained
 from node.services.queries import NodeStatus, PeerStatus
+
+if TYPE_CHECKING:  # it brings all that writes results, a quarter of what a command takes to start
+    from node.offline import Explained
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

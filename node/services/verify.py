@@ -10,13 +10,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from node.domain.delivery import Delivery, DeliveryState, DeliveryStep, backoff
 from node.domain.errors import PeerUnreachable, Permanent
 from node.domain.peer import Peer
 from node.domain.verification import RESENDS, Wanted, next_pause
 from node.ports import Clock, Transaction, UnitOfWork, Verifier
-from node.services.steps import move_delivery
+from node.services.steps import Move, move_deliveries
 
 log = logging.getLogger(__name__)
 
@@ -154,32 +155,27 @@ def still_delivered(tx: UnitOfWork, due: Sequence[Delivery]) -> list[Delivery]:
 
 def settle(tx: UnitOfWork, outcomes: Mapping[Delivery, str | None], now: datetime, patience: Patience) -> None:
     """Move what is known of: the peer has it (None), or lacks it for a reason; then it goes out again, or is dead."""
-    for delivery, reason in outcomes.items():
-        if reason is None:
-            said = f"the peer answered {delivery.status:04X}" if delivery.status else None
-            move_delivery(tx, delivery, DeliveryStep.COMMIT, now, verify_at=None, reason=said)
-        elif delivery.missing >= RESENDS:
-            _give_up(tx, delivery, now, f"gave up after it was sent {delivery.missing + 1} times: {reason}")
-        else:
-            _send_again(tx, delivery, now, reason, patience)
+    move_deliveries(tx, [_outcome(delivery, reason, now, patience) for delivery, reason in outcomes.items()])
 
 
-def _send_again(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str, patience: Patience) -> None:
-    missing = delivery.missing + 1
+def _outcome(delivery: Delivery, reason: str | None, now: datetime, patience: Patience) -> Move:
+    if reason is None:
+        said = f"the peer answered {delivery.status:04X}" if delivery.status else None
+        return Move(delivery, DeliveryStep.COMMIT, now, {"verify_at": None, "reason": said})
+    if delivery.missing >= RESENDS:
+        return _given_up(delivery, now, f"gave up after it was sent {delivery.missing + 1} times: {reason}")
     log.warning("peer %s: delivery %d is sent again: %s", delivery.peer, delivery.id, reason)
-    move_delivery(
-        tx,
-        delivery,
-        DeliveryStep.MISSING,
-        now,
-        reason=reason,
-        missing=missing,
-        created_at=now,  # the time after which a delivery is given up runs from here
-        not_before=now + backoff(missing, base=patience.retry, cap=patience.retry_max),
-        verify_at=None,
-        delivered_at=None,
-        transaction_uid=None,
-    )
+    missing = delivery.missing + 1
+    changes: dict[str, Any] = {
+        "reason": reason,
+        "missing": missing,
+        "created_at": now,  # the time after which a delivery is given up runs from here
+        "not_before": now + backoff(missing, base=patience.retry, cap=patience.retry_max),
+        "verify_at": None,
+        "delivered_at": None,
+        "transaction_uid": None,
+    }
+    return Move(delivery, DeliveryStep.MISSING, now, changes)
 
 
 def put_off(
@@ -188,11 +184,10 @@ def put_off(
     """The peer cannot be asked about some; those of which that is so for too long are given up."""
     still = still_delivered(tx, due)
     tx.deliveries.look_again(still, verify_at=until, reason=reason)
-    for delivery in still:
-        if _waited(delivery, now) >= patience.give_up:
-            _give_up(tx, delivery, now, f"never verified within {patience.give_up}: {reason}")
+    reason = f"never verified within {patience.give_up}: {reason}"
+    move_deliveries(tx, [_given_up(d, now, reason) for d in still if _waited(d, now) >= patience.give_up])
 
 
-def _give_up(tx: UnitOfWork, delivery: Delivery, now: datetime, reason: str) -> None:
+def _given_up(delivery: Delivery, now: datetime, reason: str) -> Move:
     log.error("peer %s: delivery %d is dead: %s", delivery.peer, delivery.id, reason)
-    move_delivery(tx, delivery, DeliveryStep.GIVE_UP, now, reason=reason, verify_at=None)
+    return Move(delivery, DeliveryStep.GIVE_UP, now, {"reason": reason, "verify_at": None})

@@ -62,6 +62,9 @@ def _outputs(side: SideFile, data: DataFormat) -> Iterator[InvalidModel]:
             f"has {len(side.inputs)} series, and metadata.json names {data.channels} channels",
             "Write one series for each channel",
         )
+    if side.planar(data.spatial_dims) and (side.kind or data.kind) is Kind.DETECTION:
+        fix = "Use a bundle of three dimensions"
+        yield InvalidModel("ainode.yaml: dimensions", "detectors of two dimensions are not run", fix)
     if side.planar(data.spatial_dims) and any(
         Measure.VOLUME in (each or ()) for each in (side.measure, *(label.measure for label in side.labels))
     ):

@@ -24,22 +24,30 @@ from tests.scu import Modality, store
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 
-PEERS = ("COMMITS", "LISTS")
+PEERS = {"COMMITS": "commitment", "LISTS": "query", "WEB": "query"}
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
-    """A node whose results of a small phantom went to both, and were verified there."""
+    """A node whose results of a small phantom went to all peers, and were verified there."""
     root = tmp_path_factory.mktemp("verified")
     (root / "orthanc").mkdir()
     route = {"name": "chest-ct", "pipeline": "lung_density_ct", "send_to": list(PEERS)}
-    node = RunningNode(root, pacs_port=0, routes=[route])
+    node = RunningNode(root, pacs_port=0, routes=[route], profiles={"few": {"from": "full", "captures": "none"}})
     orthanc = Orthanc(root / "orthanc", knows={"AINODE": node.port})
-    pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": orthanc.port, "send": True}
+    pacs = {"ae_title": "PACS", "host": "127.0.0.1", "port": orthanc.port, "send": True, "profile": "few"}
     node.settings["peers"] = {
         "CT1": node.settings["peers"]["CT1"],
         "COMMITS": pacs | {"verify": "commitment"},
         "LISTS": pacs | {"verify": "query"},
+        "WEB": {
+            "profile": "few",
+            "ae_title": "WEB",
+            "host": "127.0.0.1",
+            "send": True,
+            "verify": "query",
+            "stow": {"url": f"http://127.0.0.1:{orthanc.http_port}/dicom-web"},
+        },
     }
     node.write_settings()
     orthanc.start()
@@ -64,17 +72,17 @@ def by_name(node: RunningNode) -> dict[str, Any]:
     return {peer["name"]: peer for peer in node.get("/api/v1/status")["peers"]}
 
 
-def test_all_that_was_delivered_is_committed_by_both(node: RunningNode) -> None:
+def test_all_that_was_delivered_is_committed_by_all(node: RunningNode) -> None:
     deliveries = node.rows()[2]
-    assert len(deliveries) == 2 * len({d.sop_instance_uid for d in deliveries}) > 0
+    assert len(deliveries) == len(PEERS) * len({d.sop_instance_uid for d in deliveries}) > 0
     assert {(d.missing, d.verify_at, d.reason) for d in deliveries} == {(0, None, None)}
-    assert {d.transaction_uid is None for d in deliveries if d.peer == "LISTS"} == {True}
+    assert {d.transaction_uid is None for d in deliveries if d.peer != "COMMITS"} == {True}
     assert {d.transaction_uid is None for d in deliveries if d.peer == "COMMITS"} == {False}
 
 
 def test_status_api_metrics_and_command_line_say_so(node: RunningNode) -> None:
-    count = len(node.rows()[2]) // 2
-    for name, verify in zip(PEERS, ("commitment", "query"), strict=True):
+    count = len(node.rows()[2]) // len(PEERS)
+    for name, verify in PEERS.items():
         peer = by_name(node)[name]
         assert (peer["verify"], peer["unverified"], peer["deliveries"]["committed"]) == (verify, 0, count)
         assert f'ainode_deliveries{{peer="{name}",state="committed"}} {count}.0' in node.text("/metrics")
@@ -89,7 +97,7 @@ def test_the_timeline_of_the_study_tells_it(node: RunningNode) -> None:
     asked = [(e["step"], e["detail"]["peer"]) for e in timeline if e["subject"] == "commitment"]
     assert asked == [("request", "COMMITS"), ("report", "COMMITS")]
     commits = Counter(e["detail"]["peer"] for e in timeline if (e["subject"], e["step"]) == ("delivery", "commit"))
-    assert commits == dict.fromkeys(PEERS, len(node.rows()[2]) // 2)
+    assert commits == dict.fromkeys(PEERS, len(node.rows()[2]) // len(PEERS))
 
 
 def test_the_archive_may_report_but_not_send(node: RunningNode) -> None:

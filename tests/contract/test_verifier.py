@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import pytest
 
 from node.dicom.scu import StorageSender
 from node.dicom.verifier import QueryVerifier
 from node.dicomweb.qido import QidoVerifier
+from node.dicomweb.server import Connection, Server
 from node.domain.errors import PeerUnreachable, Rejected
 from node.domain.peer import Peer
 from node.domain.verification import Wanted
@@ -57,37 +56,8 @@ def peer_at(port: int) -> Peer:
     return Peer("PACS", "PACS", "127.0.0.1", port, send=True, timeout_seconds=10)
 
 
-@dataclass(frozen=True)
-class Said:
-    """An answer of a DICOMweb service."""
-
-    status: int
-    body: Any
-
-
-class Web:
-    """A connection to a DICOMweb service on loopback."""
-
-    def __init__(self, http: HTTPConnection) -> None:
-        self._http = http
-
-    def get(self, path: str) -> Said:
-        try:
-            self._http.request("GET", f"/dicom-web{path}", headers={"Accept": "application/dicom+json"})
-            with self._http.getresponse() as answer:
-                said = answer.read()
-        except OSError as error:
-            raise PeerUnreachable(str(error)) from None
-        try:
-            return Said(answer.status, json.loads(said))
-        except ValueError:
-            return Said(answer.status, None)
-
-
-@contextmanager
-def web(port: int) -> Iterator[Web]:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as http:
-        yield Web(http)
+def web(port: int) -> Connection:
+    return Connection(Server(f"http://127.0.0.1:{port}/dicom-web"), name="PACS", timeout=10)
 
 
 def filled(peer: Peer, root: Path) -> Peer:

@@ -24,6 +24,7 @@ from pipelines.weights import read_manifest
 from tests.builders import change, study_of, tiny_series
 from tests.builders_results import PROVENANCE
 from tests.bundles import PLANAR_SIDE, planar_config, write_planar_version
+from tests.radiographs import radiograph
 
 pytestmark = pytest.mark.filterwarnings("ignore:inverse has been called but no invertible transforms:UserWarning")
 
@@ -67,6 +68,28 @@ def test_each_ends_as_it_would_alone(version: Path, slices: list[Path], tmp_path
         assert all(r.path.parent != e.path.parent for r, e in zip(output.results, expected.results, strict=True))
         assert set(output.timings) == set(expected.timings)
     assert len({str(output.findings) for output in outputs if output is not None}) == 3
+
+
+def test_radiographs_end_as_checked_results(tmp_path: Path) -> None:
+    """Without a place in the patient, one of them without any spacing either."""
+    version = write_planar_version(tmp_path / "version")
+    pixels = np.full((256, 384), 500, np.uint16)
+    pixels[64:128, 192:288] = 3500
+    inverted = {"PhotometricInterpretation": "MONOCHROME1"}
+    paths = [
+        radiograph(tmp_path / "plain", pixels),
+        radiograph(tmp_path / "inverted", 4095 - pixels, **inverted),
+        radiograph(tmp_path / "pixels", pixels, ImagerPixelSpacing=None),
+    ]
+    outputs = run_batch(jobs(version, paths, tmp_path / "out"), BundlePipeline(version, trust_code=False), read)
+    for output, measured in zip(outputs, ({"area_mm2", "mean"}, {"area_mm2", "mean"}, {"mean"}), strict=True):
+        assert output is not None
+        assert (output.outcome, output.reason) == (Outcome.SUCCEEDED, None)
+        assert set(output.findings["regions"]["bright"]["measurements"]) == measured
+        results = [dcmread(result.path) for result in output.results]
+        assert {result.Modality for result in results} >= {"SEG", "SR"}
+        (segmentation,) = (result for result in results if result.Modality == "SEG")
+        assert np.array_equal(np.squeeze(segmentation.pixel_array) > 0, pixels > 2000)
 
 
 def test_one_bad_image_is_its_own_job_s_end(version: Path, slices: list[Path], tmp_path: Path) -> None:

@@ -39,16 +39,18 @@ def test_tables() -> None:
     assert "| MONAI, from NIfTI | 3.00 | 3.00 | 9.00 |" in text
     assert "1.50 × as fast by the clock" in text
     assert "probability is 2.0e-06" in text
-    single, together = {"seconds": 8.0, "network_seconds": 2.0}, {"seconds": 4.0, "network_seconds": 1.0}
+    single = {"seconds": 8.0, "network_seconds": 2.0, "cpu_seconds": 9.0}
+    together = {"seconds": 4.0, "network_seconds": 1.0, "cpu_seconds": 6.0}
     images = {
         "studies": 8,
         "batch": 4,
         "repeat": 1,
         "medians": {"one by one": single, "together": together},
         "faster": 2.0,
+        "faster_by_cpu": 1.5,
         "network_faster": 2.0,
         "same_findings": False,
     }
     text = batches_markdown(images)
-    assert "| 4 together | 4.00 | 1.00 | 2.0 |" in text
+    assert "| 4 together | 4.00 | 6.00 | 1.00 | 2.0 |" in text
     assert "NOT the same" in text

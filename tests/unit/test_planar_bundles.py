@@ -180,6 +180,12 @@ def test_an_image_has_no_volume(tmp_path: Path) -> None:
     assert problem.startswith("ainode.yaml: measure: an image has no volume_ml")
 
 
+def test_a_detector_of_images_is_told_before_it_runs(tmp_path: Path) -> None:
+    described = metadata({"0": "nodule"}, spatial_dims=2, type_="object", modality="DX")
+    (problem,) = problems(write_planar_version(tmp_path / "version", described=described))
+    assert problem.startswith("ainode.yaml: dimensions: detectors of two dimensions are not run")
+
+
 def test_several_image_keys_take_a_series_each(tmp_path: Path) -> None:
     """As bundles of several views or contrasts have it: keys of their own, joined by a transform."""
     config = planar_config()
