@@ -246,8 +246,11 @@ def messages(context_id: int, command: bytes, data_set: bytes, max_pdu: int) -> 
 
 
 def room_for(max_pdu: int) -> int:
-    """The most bytes of a fragment, even (PS3.8 annex E.2), where the peer's maximum length is ``max_pdu``."""
-    room = max(max_pdu - _PDV.size, 1) if max_pdu else MAX_PDU
+    """The most bytes of a fragment, even (PS3.8 annex E.2), where the peer's maximum length is ``max_pdu``.
+
+    None are longer than those that we take ourselves: larger ones gain nothing, and some that set no limit have one.
+    """
+    room = max(min(max_pdu or MAX_PDU, MAX_PDU) - _PDV.size, 1)
     return room & ~1 or room
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from node.domain.circuit import Circuit, CircuitState
 from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import IllegalStep, InvalidSettings, LostLease
@@ -309,6 +310,87 @@ def test_many_claimers_never_share(database: Database) -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == [f"j{n:02}" for n in range(40)]
+
+
+def claimed(database: Database, *, limit: int = 10, trial: bool = False, now: datetime = NOW) -> list[str]:
+    with database.write() as tx:
+        found = tx.deliveries.claim(peer="PACS", owner="me", now=now, lease=LEASE, limit=limit, trial=trial)
+    return [d.sop_instance_uid for d in found]
+
+
+def test_the_most_urgent_job_is_claimed_first_and_of_a_job_what_closes_it_last(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery("1.9", job_id="a", closes=True), delivery("1.8", job_id="a", position=5)])
+        tx.deliveries.add([delivery("2.1", job_id="b", priority=Priority.STAT, created_at=NOW + LEASE)])
+        assert not tx.deliveries.is_due_above("PACS", Priority.STAT, NOW)
+        assert tx.deliveries.is_due_above("PACS", Priority.HIGH, NOW)
+        assert not tx.deliveries.is_due_above("OTHER", Priority.ROUTINE, NOW)
+    assert claimed(database) == ["2.1", "1.8", "1.9"]
+
+
+def test_what_closes_a_job_waits_for_what_is_not_due(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery("1.1", job_id="a"), delivery("1.2", job_id="a", not_before=NOW + LEASE)])
+        tx.deliveries.add([delivery("1.3", job_id="a", closes=True)])
+        tx.deliveries.add([delivery("1.2", job_id="a", peer="OTHER", state=DeliveryState.DEAD)])
+    assert claimed(database) == ["1.1"]
+    assert claimed(database) == [], "the rest waits while somebody sends of the job"
+    with database.write() as tx:
+        sent = next(d for d in tx.deliveries.of_study("1.2.3") if d.state is DeliveryState.SENDING)
+        tx.deliveries.update(sent, replace(sent, state=DeliveryState.DELIVERED))
+    assert claimed(database) == []
+    assert claimed(database, now=NOW + LEASE) == ["1.2", "1.3"]
+
+
+def test_a_trial_takes_what_was_tried_least_and_never_what_closes_a_job_ahead(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery("1.1", job_id="a", attempt=3), delivery("1.2", job_id="a", closes=True)])
+        tx.deliveries.add([delivery("1.3", job_id="b", attempt=1)])
+    assert claimed(database, limit=1, trial=True) == ["1.3"]
+    assert claimed(database, limit=1, trial=True) == ["1.1"]
+
+
+def test_two_claims_at_once_never_share_a_job(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery(f"{job}.{n}", job_id=job) for job in ("1", "2") for n in range(5)])
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: found.append(claimed(database, limit=3))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(uids) for uids in found) == [3, 3]
+    assert {uid[0] for uid in found[0]} != {uid[0] for uid in found[1]}
+
+
+def test_many_are_moved_at_once_or_none(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery("1.1"), delivery("1.2")])
+    with database.read() as tx:
+        first, second = tx.deliveries.of_study("1.2.3")
+    stale = replace(second, owner="somebody else")
+    with pytest.raises(LostLease, match="one of 1 others"), database.write() as tx:
+        tx.deliveries.update_all([(first, replace(first, reason="a")), (stale, replace(stale, reason="b"))])
+    with database.write() as tx:
+        assert [d.reason for d in tx.deliveries.of_study("1.2.3")] == [None, None]
+        tx.deliveries.update_all([(first, replace(first, reason="a")), (second, replace(second, reason="b"))])
+        assert [d.reason for d in tx.deliveries.of_study("1.2.3")] == ["a", "b"]
+
+
+def test_what_is_owed_for_too_long_is_found(database: Database) -> None:
+    with database.write() as tx:
+        tx.deliveries.add([delivery("1.1"), delivery("1.2", created_at=NOW + LEASE), delivery("1.3", peer="OTHER")])
+        assert [d.sop_instance_uid for d in tx.deliveries.overdue("PACS", NOW + LEASE)] == ["1.1"]
+
+
+def test_how_a_peer_stands_is_kept(database: Database) -> None:
+    closed = Circuit("PACS", CircuitState.CLOSED, NOW)
+    down = closed.failed(NOW, "refused", LEASE)
+    for circuit in (closed, down):
+        with database.write() as tx:
+            tx.circuits.put(circuit)
+    with database.read() as tx:
+        assert tx.circuits.all() == {"PACS": down}
 
 
 def test_deliveries_are_claimed_by_peer_in_sending_order(database: Database) -> None:
