@@ -31,6 +31,7 @@ from dicom_sr import (
 )
 from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
 from dicom_sr.text import keep_text
+from dicom_sr.words import words
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
@@ -39,14 +40,15 @@ from node.domain.profile import FULL, Profile, Report, Segments
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 # In the order of their series numbers; there may be several maps, so they come last.
 _SERIES = ("segments", "captures", "report", "presentation", "key_images", "document", "rejection", "maps")
-_DESCRIPTIONS = {
-    "segments": "Segments {what}",
-    "captures": "Overlay {what}",
-    "map": "Map {what}",
-    "report": "Report {what}",
-    "presentation": "Marks {what}",
-    "key_images": "Key images {what}",
-    "document": "Document {what}",
+# What each kind of object is called, by the name of a word; its SeriesDescription is that and the title of the findings.
+_CALLED = {
+    "segments": "segments",
+    "captures": "overlay",
+    "map": "map",
+    "report": "report",
+    "presentation": "marks",
+    "key_images": "key_images",
+    "document": "document",
 }
 _ITEM = b"\xfe\xff\x00\xe0"
 _TEXT = frozenset(("CS", "LO", "SH", "UI", "UT"))
@@ -128,7 +130,8 @@ class _Finish:
     def __call__(self, dataset: Dataset, kind: str, label: str = "") -> None:
         """``kind`` is that of ``Profile.descriptions``; ``label`` names one of several of a kind."""
         what = self.findings.title or self.provenance.model.title or self.provenance.model.name
-        text = self.profile.descriptions.get(kind, _DESCRIPTIONS[kind]).replace("{what}", what)
+        called = f"{getattr(words(self.profile.language), _CALLED[kind])} {{what}}"
+        text = self.profile.descriptions.get(kind, called).replace("{what}", what)
         stamp(
             dataset,
             self.who,

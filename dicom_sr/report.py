@@ -12,6 +12,7 @@ from pydicom.uid import UID, Comprehensive3DSRStorage
 from dicom_sr import codes
 from dicom_sr.provenance import observer, result_uid
 from dicom_sr.report_groups import Group, Groups, evaluation_item, measurement_item
+from dicom_sr.words import Words, words
 from node.domain.errors import InvalidInput
 from node.domain.finding import Findings, Region
 from node.domain.ids import derived_uid
@@ -19,7 +20,6 @@ from node.domain.job import Provenance, ResultReference
 from node.domain.model import Qualification
 from node.domain.profile import FULL, Profile
 
-_RESEARCH_STATEMENT = "Research result. Not for diagnostic use."
 # Every SR whose predecessor this one can be (PS3.3 A.35).
 SR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
 
@@ -109,7 +109,7 @@ def _content(
     root: Dataset = report[0]
     if not found:
         root.ContentSequence = [item for item in root.ContentSequence if item.ValueType != "CONTAINER"]
-    statements = _statements(provenance, findings)
+    statements = _statements(provenance, findings, words(profile.language))
     if statements.ContentSequence:
         root.ContentSequence.append(statements)
     return root
@@ -134,7 +134,7 @@ def _hierarchy(earlier: ResultReference) -> Dataset:
     return study_references([instance])
 
 
-def _statements(provenance: Provenance, findings: Findings) -> sr.ContainerContentItem:
+def _statements(provenance: Provenance, findings: Findings, language: Words) -> sr.ContainerContentItem:
     """What is said of the study as a whole (TID 1500 rows 12 to 14).
 
     Its numbers stand here as well: the template is extensible, and a group of their own has no place in an image, which
@@ -148,9 +148,9 @@ def _statements(provenance: Provenance, findings: Findings) -> sr.ContainerConte
         container.ContentSequence.extend(evaluation_item(evaluation))
     for measurement in findings.measurements:
         container.ContentSequence.extend(measurement_item("findings", measurement))
-    absent = [_in_words(region) for region in findings.regions if not region.mask.any()]
-    research = [] if provenance.qualification is Qualification.PRODUCT else [_RESEARCH_STATEMENT]
-    maps = [f"Shown as a map: {found.label}." for found in findings.maps]
+    absent = [_in_words(region, language) for region in findings.regions if not region.mask.any()]
+    research = [] if provenance.qualification is Qualification.PRODUCT else [language.research_statement]
+    maps = [f"{language.map}: {found.label}." for found in findings.maps]
     for text in (*research, *absent, *maps, *findings.notes):
         container.ContentSequence.append(
             sr.TextContentItem(codes.concept(codes.COMMENT), text, relationship_type=Relationship.CONTAINS)
@@ -158,6 +158,6 @@ def _statements(provenance: Provenance, findings: Findings) -> sr.ContainerConte
     return container
 
 
-def _in_words(region: Region) -> str:
-    numbers = [f"{m.name.meaning} {m.value:.{m.digits}f} {m.unit.value}" for m in region.measurements]
-    return f"{region.label}: none found" + (f" ({'; '.join(numbers)})" if numbers else "") + "."
+def _in_words(region: Region, language: Words) -> str:
+    numbers = [f"{m.name.meaning} {language.number(m.value, m.digits)} {m.unit.value}" for m in region.measurements]
+    return f"{region.label}: {language.none_found}" + (f" ({'; '.join(numbers)})" if numbers else "") + "."

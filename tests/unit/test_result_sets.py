@@ -5,9 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dicom_sr.check import check
+from dicom_sr.check_content import content
 from dicom_sr.compose import compose, write
 from dicom_sr.key_images import is_rejection
 from node.domain.job import ResultReference
@@ -44,3 +46,13 @@ def test_a_whole_set_passes_the_check(name: str, corrected: bool, tmp_path: Path
     assert rejection.PatientID == "T-4711", "it withdraws what was sent under the first identity"
     assert ("DOC", "T-4712" if corrected else "T-4711") in sent
     assert len({str(d.SOPInstanceUID) for d in composed}) == len(composed)
+
+
+def test_what_is_written_speaks_the_language_of_the_profile() -> None:
+    case = build.case()
+    empty = build.region("none", "Knoten", np.zeros(case.findings.volume.shape, np.bool_))
+    composed = compose(build.PROVENANCE, case.with_regions(empty).findings, case.headers, CASES["3D"])
+    assert [str(d.SeriesDescription)[:10] for d in composed[-1:]] == ["AI Bericht"]
+    said = [str(i.TextValue) for i in content(composed[-1]) if i.ValueType == "TEXT"]
+    assert any("Diagnostik" in text or "diagnostisch" in text.lower() for text in said), said
+    assert any(text.startswith("Knoten: ") and "none found" not in text for text in said), said
