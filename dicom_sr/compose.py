@@ -40,7 +40,7 @@ from node.domain.profile import FULL, Profile, Report, Segments
 IMPLEMENTATION_CLASS_UID = UID(derived_uid("implementation class"))
 # In the order of their series numbers; there may be several maps, so they come last.
 _SERIES = ("segments", "captures", "report", "presentation", "key_images", "document", "rejection", "maps")
-# What each kind of object is called, by the name of a word; its SeriesDescription is that and the title of the findings.
+# What each kind of object is called, by the name of a word; SeriesDescription is that and the title of the findings.
 _CALLED = {
     "segments": "segments",
     "captures": "overlay",
