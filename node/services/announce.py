@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from node.domain.errors import InvalidRequest
 from node.domain.manifest import Manifest, ManifestKind, ManifestState
-from node.ports import Clock, Transaction
+from node.ports import Clock
+from node.repositories import Transaction
 
 DUPLICATE_INSTANCE, NO_SUCH_INSTANCE, PROCESSING_FAILURE = 0x0111, 0x0112, 0x0110  # PS3.7 annex C
 _NO_LONGER_UPDATED = 0xA710  # ErrorID (0000,0903), PS3.4 F.7.2.2.3

@@ -16,7 +16,8 @@ from node.domain.events import Event, Subject
 from node.domain.instance import Aside, AsideReason, Instance, Origin
 from node.domain.job import JobState, JobStep
 from node.domain.study import Released, Study, StudyState, StudyStep
-from node.ports import Clock, Transaction, UnitOfWork
+from node.ports import Clock
+from node.repositories import Transaction, UnitOfWork
 from node.services.evidence import Evidence
 from node.services.steps import move_delivery, move_job, move_study
 

@@ -8,7 +8,7 @@ from threading import Lock
 from node.domain.job import Hold, Job, JobOutput
 from node.domain.model import ModelVersion
 from node.domain.priority import Priority
-from node.ports import UnitOfWork
+from node.repositories import UnitOfWork
 
 
 class Batches:

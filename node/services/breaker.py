@@ -12,7 +12,8 @@ from node.domain.circuit import Circuit, CircuitState
 from node.domain.errors import PeerUnreachable, Rejected
 from node.domain.events import Event, Subject
 from node.domain.peer import Peer
-from node.ports import Clock, Sender, Transaction
+from node.ports import Clock, Sender
+from node.repositories import Transaction
 
 log = logging.getLogger(__name__)
 

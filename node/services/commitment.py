@@ -17,7 +17,8 @@ from node.domain.errors import LostLease, PeerUnreachable
 from node.domain.instance import Instance
 from node.domain.manifest import Manifest, ManifestKind
 from node.domain.peer import Peer
-from node.ports import Clock, InstanceFiles, Transaction
+from node.ports import Clock, InstanceFiles
+from node.repositories import Transaction
 from node.services.steps import commitment_event, move_commitment
 
 log = logging.getLogger(__name__)

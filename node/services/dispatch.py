@@ -21,7 +21,8 @@ from node.domain.priority import Priority, of_procedure
 from node.domain.rollout import choose
 from node.domain.route import NO_ROUTE, Decision, Route, decide
 from node.domain.study import Study, StudyState, StudyStep
-from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
+from node.ports import Clock, InstanceFiles
+from node.repositories import Transaction, UnitOfWork
 from node.services.correct import IDENTITY
 from node.services.enqueue import Installed, hand_over, new_job, queue
 from node.services.rollout import rollout_of

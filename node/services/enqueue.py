@@ -13,7 +13,7 @@ from node.domain.job import UNSENT, Job, JobState, JobStep, Role
 from node.domain.model import ModelVersion
 from node.domain.priority import Priority
 from node.domain.rollout import Rollout, choose
-from node.ports import UnitOfWork
+from node.repositories import UnitOfWork
 from node.services.steps import move_job
 
 log = logging.getLogger(__name__)

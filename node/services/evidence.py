@@ -26,7 +26,8 @@ from node.domain.instance import Aside, AsideReason, Instance
 from node.domain.manifest import compare, named
 from node.domain.peer import Peer
 from node.domain.study import Released, Study, StudyState, StudyStep
-from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
+from node.ports import Clock, InstanceFiles
+from node.repositories import Transaction, UnitOfWork
 from node.services.steps import move_study
 
 log = logging.getLogger(__name__)

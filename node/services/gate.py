@@ -13,7 +13,8 @@ from node.domain.job import Provenance
 from node.domain.machine import advance
 from node.domain.model import KnownVersion, VersionState
 from node.domain.trial import TRIAL, Trial, TrialInput, TrialOutput, TrialStep
-from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
+from node.ports import Clock, Engine, InstanceFiles
+from node.repositories import Transaction, UnitOfWork
 from node.services.locate import Locate
 from node.services.rollout import Rollouts, unready
 from node.services.work import heart

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from node.domain.errors import InvalidModel
 from node.domain.model import ModelVersion
-from node.ports import InstanceFiles, Transaction
+from node.ports import InstanceFiles
+from node.repositories import Transaction
 from pipelines import weights
 
 

@@ -13,7 +13,8 @@ from node.domain.errors import IllegalStep, InvalidInput, InvalidModel, NotFound
 from node.domain.model import KnownVersion, ModelVersion, Qualification, VersionState, VersionStep
 from node.domain.rollout import Figures, Rollout
 from node.domain.trial import Trial
-from node.ports import Clock, InstanceFiles, Transaction, UnitOfWork
+from node.ports import Clock, InstanceFiles
+from node.repositories import Transaction, UnitOfWork
 from node.services.enqueue import Installed
 from node.services.locate import Locate
 from node.services.oversight import figures

@@ -19,7 +19,8 @@ from node.domain.events import Event, Subject
 from node.domain.instance import Instance
 from node.domain.job import Job, JobState, ResultFile
 from node.domain.profile import FULL, NoticeKind, Profile
-from node.ports import Clock, InstanceFiles, Transaction
+from node.ports import Clock, InstanceFiles
+from node.repositories import Transaction
 from node.services.owe import instance_of, owed
 from node.services.work import Provenances
 

@@ -14,7 +14,8 @@ from node.domain.delivery import Delivery, DeliveryStep, backoff, jittered
 from node.domain.errors import LostLease
 from node.domain.peer import Peer, Verify
 from node.domain.status import Verdict, in_words, meaning
-from node.ports import Clock, Transaction
+from node.ports import Clock
+from node.repositories import Transaction
 from node.services.breaker import Breaker
 from node.services.steps import Move, move_deliveries
 

@@ -7,7 +7,8 @@ from statistics import fmean, median
 from node.domain.comparison import Comparison, differences
 from node.domain.job import Job, JobState, Role
 from node.domain.rollout import Canary, Figures, Rollout, beyond
-from node.ports import Clock, Transaction, UnitOfWork
+from node.ports import Clock
+from node.repositories import Transaction, UnitOfWork
 from node.services.rollout import Rollouts
 
 _ANSWERED = (JobState.SUCCEEDED, JobState.REFUSED)

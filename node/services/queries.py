@@ -22,7 +22,8 @@ from node.domain.peer import Peer, Verify
 from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.observe.metrics import Snapshot
-from node.ports import Clock, Transaction
+from node.ports import Clock
+from node.repositories import Transaction
 
 
 @dataclass(frozen=True)

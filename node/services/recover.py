@@ -14,7 +14,8 @@ from node.domain.errors import AinodeError, LostLease
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job
 from node.domain.trial import Trial
-from node.ports import Clock, InstanceFiles, Transaction
+from node.ports import Clock, InstanceFiles
+from node.repositories import Transaction
 from node.services.assemble import Assemble
 from node.services.gate import release_trial
 from node.services.steps import move_commitment, move_delivery

@@ -8,7 +8,8 @@ from node.domain.job import Job, Role
 from node.domain.model import KnownVersion, VersionState
 from node.domain.priority import Priority
 from node.domain.study import StudyState
-from node.ports import Clock, Transaction, UnitOfWork
+from node.ports import Clock
+from node.repositories import Transaction, UnitOfWork
 from node.services.enqueue import queue_again
 
 _NO_ROUTE = "replay"

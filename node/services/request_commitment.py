@@ -19,7 +19,8 @@ from node.domain.errors import InvalidRequest, PeerUnreachable, Permanent
 from node.domain.events import Event, Subject
 from node.domain.peer import Peer
 from node.domain.verification import REQUESTS, AskedCommitment, CommitmentReport, failure_in_words, next_pause
-from node.ports import Clock, CommitmentRequester, Transaction, UnitOfWork
+from node.ports import Clock, CommitmentRequester
+from node.repositories import Transaction, UnitOfWork
 from node.services.verify import Patience, Pause, due_together, put_off, settle, still_delivered
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ from node.domain.delivery import DELIVERY, Delivery, DeliveryStep
 from node.domain.errors import IllegalStep, NotFound
 from node.domain.job import JOB, Job, JobStep
 from node.domain.machine import sources
-from node.ports import Clock, Transaction
+from node.ports import Clock
+from node.repositories import Transaction
 from node.services.steps import move_delivery, move_job
 
 

@@ -19,7 +19,8 @@ from node.domain.machine import advance
 from node.domain.model import INSTALLED, VERSION, KnownVersion, ModelVersion, VersionState, VersionStep
 from node.domain.rollout import Canary, Figures, Rollout
 from node.domain.trial import Trial, TrialState, Wish
-from node.ports import Clock, Transaction, UnitOfWork
+from node.ports import Clock
+from node.repositories import Transaction, UnitOfWork
 from node.services.enqueue import Installed, hand_over_all, queue_again
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from node.domain.events import Event, Subject
 from node.domain.job import JOB, Job, JobStep
 from node.domain.machine import advance
 from node.domain.study import STUDY, Study, StudyStep
-from node.ports import UnitOfWork
+from node.repositories import UnitOfWork
 
 
 def move_study(

@@ -16,7 +16,8 @@ from node.domain.delivery import Delivery, DeliveryState, DeliveryStep, backoff
 from node.domain.errors import PeerUnreachable, Permanent
 from node.domain.peer import Peer
 from node.domain.verification import RESENDS, Wanted, next_pause
-from node.ports import Clock, Transaction, UnitOfWork, Verifier
+from node.ports import Clock, Verifier
+from node.repositories import Transaction, UnitOfWork
 from node.services.steps import Move, move_deliveries
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from node.domain.job import (
 )
 from node.domain.profile import FULL, Profile
 from node.domain.study import InstanceFile, SeriesContent, StudyContent
-from node.ports import Clock, Engine, InstanceFiles, Transaction, UnitOfWork
+from node.ports import Clock, Engine, InstanceFiles
+from node.repositories import Transaction, UnitOfWork
 from node.services.batches import Batches
 from node.services.beside import Beside
 from node.services.locate import Locate

@@ -12,7 +12,7 @@ from node.store.tables import AskedCommitmentRow
 
 
 class AskedCommitmentRepository:
-    """Implements ``node.ports.AskedCommitments``."""
+    """Implements ``node.repositories.AskedCommitments``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

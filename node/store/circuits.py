@@ -10,7 +10,7 @@ from node.store.tables import CircuitRow
 
 
 class CircuitRepository:
-    """Implements ``node.ports.Circuits``."""
+    """Implements ``node.repositories.Circuits``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

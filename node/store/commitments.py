@@ -24,7 +24,7 @@ def _values(commitment: Commitment) -> dict[str, Any]:
 
 
 class CommitmentRepository:
-    """Implements ``node.ports.Commitments``."""
+    """Implements ``node.repositories.Commitments``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlmodel import Session
 
 from node.domain.errors import InvalidSettings, Unavailable
-from node.ports import UnitOfWork
+from node.repositories import UnitOfWork
 from node.store.asked_commitments import AskedCommitmentRepository
 from node.store.circuits import CircuitRepository
 from node.store.commitments import CommitmentRepository
@@ -35,7 +35,7 @@ _BUSY_SECONDS = 30
 
 
 class SqlUnitOfWork:
-    """One transaction over one session; implements ``node.ports.UnitOfWork``."""
+    """One transaction over one session; implements ``node.repositories.UnitOfWork``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

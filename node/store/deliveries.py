@@ -32,7 +32,7 @@ _UPDATE = _TABLE.update().where(
 
 
 class DeliveryRepository:
-    """Implements ``node.ports.Deliveries``."""
+    """Implements ``node.repositories.Deliveries``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

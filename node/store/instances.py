@@ -24,7 +24,7 @@ _BY_UID = _ROWS.where(col(InstanceRow.sop_instance_uid) == bindparam("uid"))
 
 
 class InstanceRepository:
-    """Implements ``node.ports.Instances``."""
+    """Implements ``node.repositories.Instances``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

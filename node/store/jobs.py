@@ -45,7 +45,7 @@ _JOINS = (col(JobRow.priority) < Priority.STAT.value, col(JobRow.attempt) == 0)
 
 
 class JobRepository:
-    """Implements ``node.ports.Jobs``."""
+    """Implements ``node.repositories.Jobs``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -18,7 +18,7 @@ def _event(row: EventRow) -> Event:
 
 
 class JournalRepository:
-    """Implements ``node.ports.Journal``."""
+    """Implements ``node.repositories.Journal``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -15,7 +15,7 @@ from node.store.tables import InstanceRow, ManifestInstanceRow, ManifestRow, Stu
 
 
 class ManifestRepository:
-    """Implements ``node.ports.Manifests``."""
+    """Implements ``node.repositories.Manifests``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -30,7 +30,7 @@ def _version(row: VersionRow) -> KnownVersion:
 
 
 class VersionRepository:
-    """Implements ``node.ports.Versions``."""
+    """Implements ``node.repositories.Versions``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -88,7 +88,7 @@ def _canary(held: Mapping[str, Any]) -> Canary:
 
 
 class RolloutRepository:
-    """Implements ``node.ports.Rollouts``."""
+    """Implements ``node.repositories.Rollouts``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -138,7 +138,7 @@ def _trial(row: TrialRow) -> Trial:
 
 
 class TrialRepository:
-    """Implements ``node.ports.Trials``."""
+    """Implements ``node.repositories.Trials``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -213,7 +213,7 @@ class TrialRepository:
 
 
 class ComparisonRepository:
-    """Implements ``node.ports.Comparisons``."""
+    """Implements ``node.repositories.Comparisons``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -268,7 +268,7 @@ def _comparison(row: ComparisonRow) -> Comparison:
 
 
 class AuditRepository:
-    """Implements ``node.ports.Audit``."""
+    """Implements ``node.repositories.Audit``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

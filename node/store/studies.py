@@ -17,7 +17,7 @@ def _study(row: StudyRow) -> Study:
 
 
 class StudyRepository:
-    """Implements ``node.ports.Studies``."""
+    """Implements ``node.repositories.Studies``."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

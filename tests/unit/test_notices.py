@@ -14,7 +14,7 @@ from node.domain.errors import TimedOut
 from node.domain.instance import Origin
 from node.domain.job import Job, JobInput, JobOutput, JobState, Outcome
 from node.domain.profile import NoticeKind, Profile
-from node.ports import Transaction, UnitOfWork
+from node.repositories import Transaction, UnitOfWork
 from node.services.notices import Notices
 from node.services.requeue import Requeue
 from tests import objects
