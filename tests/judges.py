@@ -12,19 +12,8 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 
 from dicom_sr.check_content import concept
+from dicom_sr.judge import WAIVED
 from tests import peers
-
-# What dciodvfy says of sound results, and why it does not count.
-WAIVED = {
-    r"DeviceUID.*not present in standard": "IHE AIR asks for it in ContributingEquipmentSequence; the tool is older",
-    r"(FrameOfReferenceUID|Image(Position|Orientation)Patient|PositionReferenceIndicator|SliceThickness).*"
-    r"not present in standard": "a secondary capture may carry its plane since PS3.3 2019; the tool is older",
-    r"Content(Date|Time)\(0008,00.3\)> - Attribute is not present in standard": "presentation states may carry it",
-    r"CodingScheme(Designator|UID).*Unrecognized defined term": "private schemes are declared, not known to the tool",
-    r"(ImageType|FrameType).*Unrecognized defined term = <QUANTITY>": "a term of parametric maps since 2018",
-    r"Laterality.*only permitted to be empty when actually unknown": "the source does not name its body part",
-    r"needed to build DICOMDIR": "the source leaves the element empty, and identity is never made up",
-}
 
 _VALIDATOR = """
 import com.pixelmed.validate.DicomSRValidator;

@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_sr.check import check
 from dicom_sr.compose import compose, write
+from dicom_sr.judge import judged
 from dicom_sr.recode import recoded
 from node.domain.errors import AinodeError, CheckFailed, InvalidModel, OutOfMemory, Refused
 from node.domain.finding import Findings
@@ -211,11 +212,19 @@ def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: S
         stage("check")
         paths = [result.path for result in written]
         found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
+        found += judged(_samples(written))
         problems += [problem if len(job.profiles) == 1 else f"{profile.name}: {problem}" for problem in found]
         results += written
     if problems:
         raise CheckFailed(problems)
     return tuple(results)
+
+
+def _samples(results: Sequence[ResultFile]) -> list[Path]:
+    """The first and the last object of each class in each series: the others of it are like them."""
+    first = {(r.series_uid, r.sop_class_uid): r.path for r in reversed(results)}
+    last = {(r.series_uid, r.sop_class_uid): r.path for r in results}
+    return list(dict.fromkeys((*first.values(), *last.values())))
 
 
 def _headers(volume: Volume, series: SeriesContent) -> list[Dataset]:
