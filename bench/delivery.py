@@ -110,10 +110,10 @@ def corpus(folder: Path, count: int) -> list[Path]:
 
 
 def _storescu(at: Running, files: Sequence[Path], work: Path) -> float:
-    """Without its start, which an echoscu takes too."""
+    """Without the start of its process; with its association, as the others have one."""
     address = ["-aec", at.ae_title, "127.0.0.1", str(at.port)]
     begun = time.monotonic()
-    _run("echoscu", *address)
+    _run("storescu", "--version")
     started = time.monotonic()
     _run("storescu", "--max-send-pdu", "131072", *address, *map(str, files))
     return time.monotonic() - started - (started - begun)

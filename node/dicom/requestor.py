@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
@@ -24,12 +25,23 @@ from node.dicom.tls import Certificates
 from node.dicom.wire import AbortReason, Closed, Command, PduType, ProtocolError, Silent, Wire
 from node.domain.errors import PeerUnreachable
 from node.domain.peer import Peer
+from node.ports import idle
 
 _SERVICE_USER = 0  # PS3.8 table 9-26
 _ACCEPTED = 0
 # What is read of a file and written to the socket at once, in bytes; the peer has its time-out for each.
 _PART = 1 << 18
 _RELEASE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """A C-STORE that is to be sent: its P-DATA-TF PDUs, some at a time."""
+
+    context_id: int
+    message_id: int
+    uid: str
+    parts: Iterable[bytes]
 
 
 class Requestor:
@@ -88,48 +100,57 @@ class Requestor:
             PeerUnreachable: the association broke, or there was no answer in time.
         """
         try:
-            self._send(
-                wire.fragments(
-                    context_id, wire.echo_request(self._next(), sop_class_uid), wire.LAST_COMMAND, self._room
-                )
-            )
-            return self._answer(context_id).status or 0
+            message_id = self._next()
+            command = wire.echo_request(message_id, sop_class_uid)
+            self._send(wire.fragments(context_id, command, wire.LAST_COMMAND, self._room))
+            return self._answer(context_id, message_id).status or 0
         except (Closed, Silent, ProtocolError) as error:
             raise PeerUnreachable(f"{name_of(self._peer)} did not answer the C-ECHO: {error}") from None
 
-    def store(
-        self,
-        context_id: int,
-        uids: tuple[str, str],
-        content: BinaryIO,
-        size: int,
-        beat: Callable[[], None],
-    ) -> tuple[int, str]:
-        """C-STORE of a data set in the transfer syntax of its context; the status and the peer's comment.
+    def request(self, context_id: int, uids: tuple[str, str], content: BinaryIO, size: int) -> StoreRequest:
+        """A C-STORE of a data set in the transfer syntax of its context, to be sent by ``store``.
 
         Args:
             uids: SOPClassUID and SOPInstanceUID.
-            content: at the beginning of the data set, which has ``size`` bytes.
+            content: at the beginning of the data set, which has ``size`` bytes; read when it is sent.
+        """
+        message_id = self._next()
+        return StoreRequest(context_id, message_id, uids[1], self._parts(context_id, message_id, uids, content, size))
+
+    def _parts(
+        self, context_id: int, message_id: int, uids: tuple[str, str], content: BinaryIO, size: int
+    ) -> Iterator[bytes]:
+        head = wire.fragments(context_id, wire.store_request(message_id, *uids), wire.LAST_COMMAND, self._room)
+        part = max(_PART // self._room, 1) * self._room
+        for start in range(0, max(size, 1), part):
+            data = content.read(min(part, size - start))
+            if len(data) < min(part, size - start):
+                raise OSError("the file ends early")
+            ends = start + part >= size
+            yield head + wire.fragments(context_id, memoryview(data), wire.LAST_DATA, self._room, ends=ends)
+            head = b""
+
+    def store(
+        self, request: StoreRequest, beat: Callable[[], None], meanwhile: Callable[[], None] = idle
+    ) -> tuple[int, str]:
+        """Send a request; the status and the peer's comment.
+
+        Args:
             beat: called after each part of it.
+            meanwhile: called when all is sent and the answer is still to come.
 
         Raises:
             PeerUnreachable: the association broke, or there was no answer in time.
             OSError: the content cannot be read to its end; the association is of no use any more.
         """
         try:
-            head = wire.fragments(context_id, wire.store_request(self._next(), *uids), wire.LAST_COMMAND, self._room)
-            part = max(_PART // self._room, 1) * self._room
-            for start in range(0, max(size, 1), part):
-                data = content.read(min(part, size - start))
-                if len(data) < min(part, size - start):
-                    raise OSError("the file ends early")
-                ends = start + part >= size
-                self._send(head + wire.fragments(context_id, memoryview(data), wire.LAST_DATA, self._room, ends=ends))
-                head = b""
+            for part in request.parts:
+                self._send(part)
                 beat()
-            answer = self._answer(context_id)
+            meanwhile()
+            answer = self._answer(request.context_id, request.message_id)
         except (Closed, Silent, ProtocolError) as error:
-            raise PeerUnreachable(f"{name_of(self._peer)} gave no answer to {uids[1]}: {error}") from None
+            raise PeerUnreachable(f"{name_of(self._peer)} gave no answer to {request.uid}: {error}") from None
         return answer.status or 0, answer.comment
 
     def _connect(self, context: ssl.SSLContext | None) -> socket.socket:
@@ -175,8 +196,8 @@ class Requestor:
     def _send(self, data: bytes) -> None:
         self._wire.send(data, by=time.monotonic() + self._peer.timeout_seconds)
 
-    def _answer(self, context_id: int) -> Command:
-        """The response to the last request.
+    def _answer(self, context_id: int, message_id: int) -> Command:
+        """The response to a request.
 
         Raises:
             Closed, Silent: the association broke, or nothing came.
@@ -196,7 +217,7 @@ class Requestor:
                     raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "what came is no answer")
                 if control & 2:
                     answer = Command(bytes(gathered))
-                    if answer.responds_to != self._message_id or answer.status is None:
+                    if answer.responds_to != message_id or answer.status is None:
                         raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "an answer to another request")
                     return answer
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
 from node.dicom.associate import name_of
-from node.dicom.requestor import Requestor
+from node.dicom.requestor import Requestor, StoreRequest
 from node.dicom.tls import Certificates
 from node.domain.errors import InvalidInstance, PeerUnreachable, Rejected, Unavailable
 from node.domain.ids import UID_LENGTH
@@ -23,6 +24,7 @@ from node.ports import every, idle
 log = logging.getLogger(__name__)
 
 _VERIFICATION = "1.2.840.10008.1.1"
+_READ_AHEAD = 4 << 20  # the most bytes of an object that is read before it is its turn
 _MAX_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 
 
@@ -83,8 +85,9 @@ class StorageSender:
                 on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
         for batch in _batches(readable):
             with Requestor(peer, _contexts(batch), ae_title=self._ae_title, tls=self._tls) as association:
-                for outgoing in batch:
-                    _send(association, peer, outgoing, on_status, wanted, beat)
+                transfer = _Transfer(association, peer, on_status, wanted, beat)
+                for outgoing, following in zip_longest(batch, batch[1:]):
+                    transfer.send(outgoing, following)
 
     def echo(self, peer: Peer) -> None:
         """C-ECHO.
@@ -101,31 +104,63 @@ class StorageSender:
             raise Rejected(f"{name_of(peer)} answered the C-ECHO with {status:#06x}")
 
 
-def _send(
-    association: Requestor,
-    peer: Peer,
-    outgoing: _Outgoing,
-    on_status: Callable[[int, int, str], None],
-    wanted: Callable[[int], bool],
-    beat: Callable[[], None],
-) -> None:
-    index, stored = outgoing.index, outgoing.meta.transfer_syntax_uid
-    taken = _taken(association.accepted, outgoing)
-    if taken is None:
-        on_status(index, SOP_CLASS_NOT_SUPPORTED, "the peer refused SOP class and transfer syntax")
-    elif wanted(index):
-        try:
-            with _content(outgoing, taken) as (content, size):
-                context_id = association.accepted[outgoing.meta.sop_class_uid, taken]
-                status = association.store(context_id, outgoing.uids, content, size, beat)
-        except Unavailable as error:
-            said = f"the peer refused transfer syntax {stored}, and it cannot be decoded: {error}"
-            on_status(index, SOP_CLASS_NOT_SUPPORTED, said)
-        except OSError as error:
-            on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
-            raise PeerUnreachable(f"{name_of(peer)}: given up, as {outgoing.path.name} cannot be read") from error
-        else:
-            on_status(index, *status)
+class _Transfer:
+    """The objects of one association, one after the other; the next one is read while the peer keeps the last."""
+
+    def __init__(
+        self,
+        association: Requestor,
+        peer: Peer,
+        on_status: Callable[[int, int, str], None],
+        wanted: Callable[[int], bool],
+        beat: Callable[[], None],
+    ) -> None:
+        self._association = association
+        self._peer = peer
+        self._on_status = on_status
+        self._wanted = wanted
+        self._beat = beat
+        self._ahead: tuple[int, StoreRequest] | None = None
+
+    def send(self, outgoing: _Outgoing, following: _Outgoing | None) -> None:
+        """Send one; ``following`` is the one after it."""
+        index, stored = outgoing.index, outgoing.meta.transfer_syntax_uid
+        taken = _taken(self._association.accepted, outgoing)
+        if taken is None:
+            self._on_status(index, SOP_CLASS_NOT_SUPPORTED, "the peer refused SOP class and transfer syntax")
+        elif self._wanted(index):
+            try:
+                with ExitStack() as stack:
+                    request = self._read(index) or self._request(stack, outgoing, taken)
+                    status = self._association.store(request, self._beat, lambda: self._read_ahead(following))
+            except Unavailable as error:
+                said = f"the peer refused transfer syntax {stored}, and it cannot be decoded: {error}"
+                self._on_status(index, SOP_CLASS_NOT_SUPPORTED, said)
+            except OSError as error:
+                self._on_status(index, INVALID_SOP_INSTANCE, f"not sent: {error}")
+                name = name_of(self._peer)
+                raise PeerUnreachable(f"{name}: given up, as {outgoing.path.name} cannot be read") from error
+            else:
+                self._on_status(index, *status)
+
+    def _request(self, stack: ExitStack, outgoing: _Outgoing, taken: str) -> StoreRequest:
+        content, size = stack.enter_context(_content(outgoing, taken))
+        context_id = self._association.accepted[outgoing.meta.sop_class_uid, taken]
+        return self._association.request(context_id, outgoing.uids, content, size)
+
+    def _read(self, index: int) -> StoreRequest | None:
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] == index else None
+
+    def _read_ahead(self, following: _Outgoing | None) -> None:
+        if following is None or following.size > _READ_AHEAD:
+            return
+        taken = _taken(self._association.accepted, following)
+        if taken != following.meta.transfer_syntax_uid:
+            return
+        with suppress(OSError), ExitStack() as stack:  # it is told when it is its turn
+            request = self._request(stack, following, taken)
+            self._ahead = following.index, replace(request, parts=list(request.parts))
 
 
 def _taken(accepted: Mapping[tuple[str, str], int], outgoing: _Outgoing) -> str | None:

@@ -101,7 +101,7 @@ def accepting() -> Iterator[Callable[[Script], Acceptor]]:
 def store(peer: Peer, content: bytes = b"data") -> tuple[int, str]:
     with Requestor(peer, CONTEXTS, ae_title="AINODE") as association:
         context = association.accepted[CAPTURE, objects.EXPLICIT]
-        return association.store(context, UIDS, BytesIO(content), len(content), lambda: None)
+        return association.store(association.request(context, UIDS, BytesIO(content), len(content)), lambda: None)
 
 
 @pytest.mark.parametrize("max_pdu", [0, 17, 4096, 16384, 1 << 20])
@@ -188,6 +188,6 @@ def test_a_file_that_ends_early_aborts_the_association(accepting: Callable[[Scri
         pytest.raises(OSError, match="ends early"),
         Requestor(acceptor.peer, CONTEXTS, ae_title="AINODE") as association,
     ):
-        association.store(1, UIDS, BytesIO(b"short"), 100, lambda: None)
+        association.store(association.request(1, UIDS, BytesIO(b"short"), 100), lambda: None)
     acceptor.close()
     assert acceptor.last is PduType.ABORT
