@@ -60,13 +60,28 @@ def _run(command: Sequence[str]) -> tuple[int, str, str]:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            sys.argv = list(command)
-            main()
-            sys.exit(0)
+            _become(command)
         _, ended = os.waitpid(child, 0)
         for file in (out, err):
             file.seek(0)
         return os.waitstatus_to_exitcode(ended), out.read(), err.read()
+
+
+def _become(command: Sequence[str]) -> None:
+    sys.argv = list(command)
+    status: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        status = ended.code
+    except BaseException:  # noqa: BLE001  (as the interpreter does with what nobody caught)
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Without taking down, module by module, all that was imported: that takes a second.
+        os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 def _serve() -> None:
