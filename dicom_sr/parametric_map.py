@@ -44,13 +44,9 @@ def build(
         series_number: SeriesNumber (0020,0011) of the result.
 
     Raises:
-        InvalidInput: the map is not on the grid of the volume, or a value is not finite.
+        InvalidInput: a value is not finite.
     """
     values = found.values
-    if values.shape != findings.volume.shape:
-        raise InvalidInput(
-            f"{found.key}.values", f"has the shape {values.shape}", "Give the map on the grid of the volume"
-        )
     low, high = float(values.min()), float(values.max())
     if not np.isfinite((low, high)).all():  # NaN and infinity pass through both
         raise InvalidInput(f"{found.key}.values", "holds what is no finite number", "Write 0 where nothing is known")

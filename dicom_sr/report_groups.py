@@ -74,7 +74,7 @@ class Groups:
         category = found.category if isinstance(found, Mark) else None
         return {
             "tracking_identifier": sr.TrackingIdentifier(
-                uid=tracking_uid(self._provenance, found), identifier=found.label
+                uid=tracking_uid(self._provenance, found), identifier=found.label or found.key
             ),
             "finding_type": codes.concept(found.type),
             "finding_category": None if category is None else codes.concept(category),

@@ -39,6 +39,7 @@ _CODES: Mapping[tuple[str, str], tuple[str, str, str]] = {
     ("99AINODE", "COMPONENTS"): ("Anzahl getrennter Teile", "Nombre de parties séparées", "Número de partes separadas"),
     ("99AINODE", "LAA-950"): ("LAA-950 (unter -950 HU)", "LAA-950 (sous -950 UH)", "LAA-950 (bajo -950 UH)"),
     ("99AINODE", "PERC15"): ("Perc15 (15. Perzentil)", "Perc15 (15e percentile)", "Perc15 (percentil 15)"),
+    ("99AINODE", "PIXELVALUE"): ("Pixelwert", "Valeur de pixel", "Valor de píxel"),
     ("99AINODE", "CLASS"): ("Klassifikation", "Classification", "Clasificación"),
     ("99AINODE", "PROBABILITY"): ("Wahrscheinlichkeit", "Probabilité", "Probabilidad"),
     # Statements
@@ -91,6 +92,7 @@ _CODES: Mapping[tuple[str, str], tuple[str, str, str]] = {
     # Units
     ("UCUM", "ml"): ("Milliliter", "millilitre", "mililitro"),
     ("UCUM", "mm"): ("Millimeter", "millimètre", "milímetro"),
+    ("UCUM", "mm2"): ("Quadratmillimeter", "millimètre carré", "milímetro cuadrado"),
     ("UCUM", "%"): ("Prozent", "pour cent", "por ciento"),
     ("UCUM", "1"): ("ohne Einheit", "sans unité", "sin unidad"),
     ("UCUM", "[hnsf'U]"): ("Hounsfield-Einheit", "unité Hounsfield", "unidad Hounsfield"),

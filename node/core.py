@@ -71,7 +71,7 @@ class Core:
             sync=settings.node.sync is Sync.INSTANCE,
         )
         self.database = Database(database_url(settings))
-        self.database.prepare()
+        self.database.prepare(apart=True)
         self.peers = peers(settings)
         named = profiles(settings)
         self.profiles = {name: named[peer.profile] for name, peer in self.peers.items()}

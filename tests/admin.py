@@ -17,7 +17,9 @@ from admin_api.app import create_app
 from admin_api.deps import AdminServices, Dicomweb, InstalledPipeline
 from node.domain.instance import Aside, AsideReason
 from node.domain.job import Job, JobInput, JobOutput, Outcome
+from node.domain.model import INSTALLED, KnownVersion, VersionState
 from node.domain.peer import Peer
+from node.domain.rollout import Rollout
 from node.observe.metrics import Metrics
 from node.services.queries import NodeFacts, Queries
 from tests.house import CHEST, MODEL, PACS, House, everything, succeed
@@ -77,8 +79,8 @@ class AdminHouse(House):
             return tx.jobs.of_study(study)[-1]
 
     def live(self) -> None:
-        """One study delivered but for one result that the peer rejected, one with a dead job, one refused, and an
-        object aside."""
+        """One study delivered but for one result that the peer rejected, one with a dead job, one refused, an object
+        aside, and a model that leads."""
         self.job_of(DONE, instances=3)
         self.worker(succeed).work()
         self.sender.status = lambda path: 0xA900 if path.name.startswith("2.25.3") else 0
@@ -88,6 +90,9 @@ class AdminHouse(House):
         self.worker(_fail).work()
         self.job_of(REFUSED)
         self.worker(_refuse).work()
+        with self.database.write() as tx:
+            tx.versions.add(KnownVersion(MODEL, INSTALLED, VersionState.READY, INSTALLED, self.clock.now()))
+            tx.rollouts.put(Rollout(MODEL.name, MODEL))
         aside = Aside(AsideReason.CONFLICT, "other bytes", "aside/1", self.clock.now(), "CT1", f"{DONE}.1.0", DONE)
         self.assemble.index([aside])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: begun last, the longest would keep one process busy when the others have ended."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+    if os.environ.get("AINODE_TEST_REQUIRE_PEERS") == "1" or os.environ.get("AINODE_TEST_LONG") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip("takes half a minute or more: AINODE_TEST_LONG=1 and .ci/run run it"))
 
 
 @pytest.fixture(scope="session")

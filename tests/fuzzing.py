@@ -99,6 +99,7 @@ def associated(
     terms = Terms(
         begin=begin,
         admit=lambda *_: None,
+        may_store=lambda calling: True,
         on_no_tls=lambda: None,
         on_study=lambda study_uid: None,
         on_released=lambda *_: None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -122,8 +123,12 @@ class Database:
         self.url = url
         self._engine = _sqlite(url) if url.startswith("sqlite") else _other(url)
 
-    def prepare(self) -> None:
+    def prepare(self, *, apart: bool = False) -> None:
         """Bring the schema up to date.
+
+        Args:
+            apart: in a fork, for a process that goes on for months: Alembic stays in memory once it was imported. There
+                must be no other thread yet.
 
         Raises:
             InvalidSettings: the database was written by a newer version of the node.
@@ -138,7 +143,20 @@ class Database:
                 f"has the schema {found}, newer than this version's {SCHEMA}",
                 "Install the newer version",
             )
-        _migrate(self._engine)
+        if not (apart and self._migrated_apart()):
+            _migrate(self._engine)
+
+    def _migrated_apart(self) -> bool:
+        """Whether a fork has done it; why it could not is found by doing it here."""
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with suppress(Exception):
+                self._engine.dispose(close=False)  # the connections belong to the parent
+                _migrate(self._engine)
+                code = 0
+            os._exit(code)
+        return os.waitpid(child, 0)[1] == 0
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:

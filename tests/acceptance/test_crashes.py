@@ -134,6 +134,7 @@ def test_the_pacs_is_down_for_a_while(node: RunningNode, pacs: Sink, study: list
     assert set(pacs.stored.values()) == {1}
 
 
+@pytest.mark.long
 def test_a_dead_peer_delays_nobody_else(pacs: Sink, study: list[Path], tmp_path: Path) -> None:
     """The dead one is the worst kind: it takes the connection and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as mute:

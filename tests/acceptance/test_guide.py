@@ -39,6 +39,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_guide_gives_a_working_pipeline_and_a_working_bundle(tmp_path: Path, environ: dict[str, str]) -> None:
     folder = tmp_path / "empty"

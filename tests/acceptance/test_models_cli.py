@@ -123,6 +123,7 @@ def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path, admin
         pacs.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # torch and MONAI are imported by three processes
 def test_a_bundle_from_the_first_look_to_a_champion_that_breaks(tmp_path: Path, admin: Administrator) -> None:
     """As docs/models.md says: look, golden case, activate, a second version; its file breaks, the first one goes on."""

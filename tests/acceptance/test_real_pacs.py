@@ -15,7 +15,7 @@ from tests import judges, ohif, peers
 from tests.orthanc import Orthanc
 from tests.running import RunningNode, eventually, modalities
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 SLICES = 275
 

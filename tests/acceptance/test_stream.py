@@ -79,6 +79,7 @@ def all_ended(node: RunningNode, number: int) -> bool:
     return len(found) == number and all(j.state.value in ("succeeded", "dead") for j in found.values())
 
 
+@pytest.mark.long
 def test_what_one_study_does_harms_no_other(start: Start, pacs: Sink, tmp_path: Path) -> None:
     studies = [study(tmp_path / "studies", seed) for seed in range(HEALTHY + len(Fate))]
     # The bad ones among the good ones, so that each has others beside it, before it and after it.

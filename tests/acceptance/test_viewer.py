@@ -18,7 +18,7 @@ from tests import ohif
 from tests.gallery import CENTRE, ORIGIN, SPACING, STUDY_UID, Gallery, gallery
 from tests.orthanc import Orthanc
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -97,4 +97,5 @@ def test_the_captures_scroll(seen: Any, shown: Gallery) -> None:
 
 
 def _mm(k: float, row: float, column: float) -> Any:
-    return (*np.array(ORIGIN), column * SPACING[2], row * SPACING[1], k * SPACING[0])
+    """LPS, of an index."""
+    return np.add(ORIGIN, (column * SPACING[2], row * SPACING[1], k * SPACING[0]))

@@ -609,3 +609,12 @@ def test_the_migrations_give_the_tables_of_the_code(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
     engine.dispose()
+
+
+def test_a_schema_that_is_made_apart_is_there(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/apart.db")
+    database.prepare(apart=True)
+    with database.read() as tx:
+        assert tx.instances.count() == 0
+    database.prepare()
+    database.close()

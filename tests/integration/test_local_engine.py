@@ -97,6 +97,7 @@ def test_what_is_expected_is_loaded_before_a_job_comes(engine: LocalEngine, fold
     assert run(engine, job(folder, tmp_path / "out")).outcome is Outcome.SUCCEEDED
 
 
+@pytest.mark.long
 def test_waiting_for_the_device_is_not_held_against_a_job(
     engine: LocalEngine, device: Device, folder: Path, tmp_path: Path
 ) -> None:

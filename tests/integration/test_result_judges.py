@@ -107,6 +107,7 @@ def test_dsrdump_reads_the_reports(judged: dict[str, Judged]) -> None:
     assert {name: lines for name, lines in said.items() if lines} == {}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_pixelmed_finds_no_error_but_the_planted_one(judged: dict[str, Judged], tmp_path: Path) -> None:
     faulty = dcmread(judged["one segment"].results[-1])

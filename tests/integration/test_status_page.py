@@ -85,7 +85,7 @@ def test_a_study_opens_its_timeline(seen: dict[str, Any]) -> None:
     assert "study open" in seen["timeline"][0]
     assert any("job succeed" in line and "running → succeeded" in line for line in seen["timeline"])
     assert any("delivery ack × 2 sending → delivered" in line for line in seen["timeline"])
-    assert any("delivery reject" in line and "the peer answered C000" in line for line in seen["timeline"])
+    assert any("delivery reject" in line and "the peer answered A900" in line for line in seen["timeline"])
 
 
 def test_requeue_takes_a_dead_letter_away(seen: dict[str, Any]) -> None:

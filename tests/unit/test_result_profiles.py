@@ -77,7 +77,7 @@ def test_another_profile_writes_other_uids_but_tracks_the_same(case: build.Case)
 def test_series_numbers_begin_where_the_profile_says_and_step_aside(tmp_path: Path) -> None:
     case = build.with_everything(build.case(SeriesNumber=4002))
     results = _sound(case, replace(LEAN, series_number=4001), tmp_path)
-    assert [int(r.SeriesNumber) for r in results] == [4001, 4008, 4004]
+    assert [int(r.SeriesNumber) for r in results] == [4001, 4009, 4004]
 
 
 def test_descriptions_of_the_profile(case: build.Case, tmp_path: Path) -> None:
