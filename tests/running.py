@@ -162,9 +162,9 @@ class RunningNode:
         children = psutil.Process(self.process.pid).children()
         return next(c for c in children if "worker" in c.cmdline())
 
-    def runner(self) -> psutil.Process:
-        """The worker's child, which runs the jobs."""
-        return next(c for c in self.worker().children() if "spawn_main" in " ".join(c.cmdline()))
+    def runners(self) -> list[psutil.Process]:
+        """The worker's children, one of which runs the job; another may be loading what it will need."""
+        return [c for c in self.worker().children() if "spawn_main" in " ".join(c.cmdline())]
 
     def status(self, path: str) -> int:
         """The HTTP status of an open path."""

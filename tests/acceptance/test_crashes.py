@@ -98,7 +98,8 @@ def test_killed_while_running(node: RunningNode, pacs: Sink, study: list[Path], 
         node.kill()
         node.start()
     else:
-        getattr(node, victim)().kill()
+        for process in [node.worker()] if victim == "worker" else node.runners():
+            process.kill()
     results_are_there_once(node, pacs, tmp_path)
     (job,) = node.rows()[1]
     assert job.attempt == 2

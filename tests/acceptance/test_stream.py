@@ -131,7 +131,7 @@ def test_a_stat_study_overtakes_what_waits(start: Start, tmp_path: Path) -> None
         send(node, files)
         eventually(lambda: jobs(node), "it is queued")
     eventually(lambda: len(jobs(node)) == len(everything), "all are queued")
-    node.runner().kill()  # the hanging one is to be tried again, and is older than all others
+    node.runners()[0].kill()  # the hanging one is to be tried again, and is older than all others
     eventually(lambda: sum(j.state.value == "succeeded" for j in jobs(node).values()) > 1, "two are done")
     done = sorted((j for j in jobs(node).values() if j.state.value == "succeeded"), key=lambda j: j.finished_at)
     assert {j.study_uid for j in done[:2]} == {stat[0], by_route[0]}
