@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import String, bindparam
+from sqlalchemy import Row, String, bindparam
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, and_, col, exists, func, select, update
 
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
 from node.domain.priority import Priority
-from node.store.rows import build, run, values
+from node.store.rows import build, changes, run, values
 from node.store.tables import DeliveryRow
 
 
-def _delivery(row: DeliveryRow) -> Delivery:
+def _delivery(row: DeliveryRow | Row[Any]) -> Delivery:
     return build(Delivery, row, state=DeliveryState(row.state), priority=Priority(row.priority))
 
 
@@ -84,18 +85,14 @@ class DeliveryRepository:
             .with_for_update(skip_locked=True)
         )
         statement = (
-            update(DeliveryRow)
-            .where(col(DeliveryRow.id).in_(chosen))
+            _TABLE.update()
+            .where(_TABLE.c.id.in_(chosen))
             .values(
-                state=DeliveryState.SENDING.value,
-                attempt=col(DeliveryRow.attempt) + 1,
-                owner=owner,
-                lease_until=now + lease,
+                state=DeliveryState.SENDING.value, attempt=_TABLE.c.attempt + 1, owner=owner, lease_until=now + lease
             )
-            .returning(DeliveryRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
+            .returning(*_TABLE.c)
         )
-        claimed = [_delivery(row) for row in self._session.execute(statement).scalars()]
+        claimed = [_delivery(row) for row in self._session.connection().execute(statement)]
         return sorted(claimed, key=lambda d: (-d.priority, d.created_at, d.job_id, d.closes, d.position))
 
     def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:
@@ -133,20 +130,17 @@ class DeliveryRepository:
         """
         if not moved:
             return
-        rows = [
-            values(after, without=("id",))
-            | {
-                "of_id": before.id,
-                "of_state": before.state.value,
-                "of_attempt": before.attempt,
-                "of_owner": before.owner,
-            }
-            for before, after in moved
-        ]
-        if self._session.connection().execute(_UPDATE, rows).rowcount != len(rows):
+        alike: defaultdict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
+        for before, after in moved:
+            # What did not change is left out: each column costs, and an indexed one is taken out and put in again.
+            changed = {"state": after.state.value, **changes(before, after)}
+            of = {"of_id": before.id, "of_state": before.state.value, "of_attempt": before.attempt}
+            alike[frozenset(changed)].append({**changed, **of, "of_owner": before.owner})
+        connection = self._session.connection()
+        if sum(connection.execute(_UPDATE, rows).rowcount for rows in alike.values()) != len(moved):
             first, others = moved[0][0], len(moved) - 1
-            of = f"delivery {first.id}" + (f", or one of {others} others," if others else "")
-            raise LostLease(f"{of} is no longer {first.state.value} in attempt {first.attempt}")
+            which = f"delivery {first.id}" + (f", or one of {others} others," if others else "")
+            raise LostLease(f"{which} is no longer {first.state.value} in attempt {first.attempt}")
 
     def heartbeat(self, deliveries: Sequence[Delivery], *, now: datetime, lease: timedelta) -> None:
         """Prolong the leases.
