@@ -31,7 +31,8 @@ from node.domain.peer import Peer
 from node.files.disk import DiskFiles
 from node.services.breaker import Breaker
 from node.services.deliver import Deliver
-from node.services.outbox import Outbox, Patience
+from node.services.outbox import Outbox
+from node.services.patience import Patience
 from node.store.database import Database
 
 OBJECTS, QUICK = 275, 20
@@ -147,10 +148,12 @@ def _outbox(at: Running, files: Sequence[Path], work: Path) -> float:
         database.prepare()
         with database.write() as tx:
             tx.deliveries.add(_delivery(path, number, now) for number, path in enumerate(files))
-        patience = Patience(_SECONDS, _SECONDS, _SECONDS, timedelta(days=7), lambda: 0.5)
+        patience = Patience(_SECONDS, _SECONDS, timedelta(days=7), lambda: 0.5)
         sender = StorageSender("BENCH")
-        breaker = Breaker(database.write, clock, sender, peer, patience.pause)
-        outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
+        breaker = Breaker(database.write, clock, sender, peer, patience)
+        outbox = Outbox(
+            database.write, database.write_unsynced, database.read, clock, peer, breaker, patience, _SECONDS
+        )
         courier = Deliver(outbox, DiskFiles(files[0].parent, min_free_bytes=0), sender, owner="bench")
         begun = time.monotonic()
         while courier.deliver():
