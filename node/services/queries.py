@@ -155,6 +155,8 @@ class Queries:
                 instances=tx.instances.count(),
                 asides=tx.instances.count_asides(),
                 free_bytes=self._facts.free_bytes(),
+                removed=tx.retention.totals(),
+                oldest_study_seconds=(now - (tx.retention.oldest_study() or now)).total_seconds(),
             )
 
     def studies(self, *, limit: int, before: datetime | None = None) -> list[Study]:

@@ -69,6 +69,8 @@ def _settled(tx: UnitOfWork, study_uid: str) -> int:
     study = tx.studies.get(study_uid)
     if study is None:
         raise NotFound(f"no study {study_uid} is known")
+    if study.state is StudyState.EXPIRED:
+        raise IllegalStep(f"the instances of study {study_uid} are not kept any more; send it again")
     revision = study.revision - 1 if study.state is StudyState.RECEIVING else study.revision
     if revision < 1:
         raise IllegalStep(f"study {study_uid} is still arriving; no revision of it has settled")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import String, bindparam
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, and_, col, exists, func, select, update
+from sqlmodel import Session, and_, col, exists, func, or_, select, update
 
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
@@ -53,14 +53,17 @@ class DeliveryRepository:
         """Take what is due for one peer, the most urgent job first, then the oldest; of a job what closes it last.
 
         Nothing is taken of a job of which somebody is sending, so that its order holds over several couriers; and what
-        closes it only with or after all others, never ahead of one that waits. A ``trial`` takes what was tried least.
+        closes it only with or after all others, never ahead of one that waits; what rejects earlier results never while
+        another of its job lacks. A ``trial`` takes what was tried least.
         """
         if self._session.get_bind().dialect.name == "postgresql":
             # Two claims at once would each miss that the other takes of the same job. SQLite has one writer anyhow.
             self._session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"deliveries of {peer}"))))
         other = aliased(DeliveryRow)
         of_its_job = exists().where(col(other.job_id) == col(DeliveryRow.job_id), col(other.peer) == peer)
-        waiting = of_its_job.where(~col(other.closes), col(other.state) == DeliveryState.PENDING.value)
+        lacking = of_its_job.where(col(other.state).in_([DeliveryState.DEAD.value, DeliveryState.WITHDRAWN.value]))
+        goes_before = or_(~col(other.closes), col(other.position) < col(DeliveryRow.position))
+        waiting = of_its_job.where(goes_before, col(other.state) == DeliveryState.PENDING.value)
         if not trial:
             waiting = waiting.where(col(other.not_before) > now)  # those that are due are taken with it, ahead of it
         chosen = (
@@ -71,6 +74,7 @@ class DeliveryRepository:
                 col(DeliveryRow.not_before) <= now,
                 ~of_its_job.where(col(other.state) == DeliveryState.SENDING.value),
                 ~and_(col(DeliveryRow.closes), waiting),
+                ~and_(col(DeliveryRow.rejects), lacking),
             )
             .order_by(
                 *([col(DeliveryRow.attempt)] if trial else []),
