@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.domain.delivery import DELIVERY, Delivery, DeliveryStep
-from node.domain.errors import IllegalStep, NotFound
+from node.domain.errors import IllegalStep, required
 from node.domain.job import JOB, Job, JobStep
 from node.domain.machine import sources
 from node.ports import Clock
@@ -106,18 +106,14 @@ class Requeue:
 
 
 def _dead_job(tx: UnitOfWork, job_id: str, step: JobStep) -> Job:
-    job = tx.jobs.get(job_id)
-    if job is None:
-        raise NotFound(f"no job {job_id} is known")
+    job = required(tx.jobs.get(job_id), f"job {job_id}")
     if job.state not in sources(JOB, step):
         raise IllegalStep(f"job {job_id} is {job.state.value}; only a dead job can be {_PAST[step.value]}")
     return job
 
 
 def _dead_delivery(tx: UnitOfWork, delivery_id: int, step: DeliveryStep) -> Delivery:
-    delivery = tx.deliveries.get(delivery_id)
-    if delivery is None:
-        raise NotFound(f"no delivery {delivery_id} is known")
+    delivery = required(tx.deliveries.get(delivery_id), f"delivery {delivery_id}")
     if delivery.state not in sources(DELIVERY, step):
         said = f"delivery {delivery_id} is {delivery.state.value}"
         raise IllegalStep(f"{said}; only a dead one can be {_PAST[step.value]}")

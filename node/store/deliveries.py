@@ -13,7 +13,7 @@ from sqlmodel import Session, and_, col, exists, func, or_, select, update
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
 from node.domain.priority import Priority
-from node.store.rows import build, run, values
+from node.store.rows import build, claim, run, values
 from node.store.tables import DeliveryRow
 
 
@@ -87,19 +87,9 @@ class DeliveryRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        statement = (
-            update(DeliveryRow)
-            .where(col(DeliveryRow.id).in_(chosen))
-            .values(
-                state=DeliveryState.SENDING.value,
-                attempt=col(DeliveryRow.attempt) + 1,
-                owner=owner,
-                lease_until=now + lease,
-            )
-            .returning(DeliveryRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        claimed = [_delivery(row) for row in self._session.execute(statement).scalars()]
+        which, state = col(DeliveryRow.id).in_(chosen), DeliveryState.SENDING.value
+        rows = claim(self._session, DeliveryRow, which, state=state, owner=owner, until=now + lease)
+        claimed = [_delivery(row) for row in rows]
         return sorted(claimed, key=lambda d: (-d.priority, d.created_at, d.job_id, d.closes, d.position))
 
     def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:
