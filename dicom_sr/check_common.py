@@ -32,6 +32,7 @@ from dicom_sr.earlier import earlier_runs
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
 from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import LABEL_MAP_STORAGE
+from dicom_sr.vet import RETIRED_SCHEMES
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.model import Qualification
@@ -39,7 +40,6 @@ from node.domain.profile import FULL, Profile
 
 _FRAME_CONTENT = Tag("FrameContentSequence")
 _INDEX_HEAD = b"\x20\x00\x57\x91UL"  # of DimensionIndexValues, behind the eight bytes of an item's head
-_RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 
 
 class Kind(StrEnum):
@@ -363,7 +363,7 @@ def _codes(result: Result, _: Set) -> Iterator[str]:
             yield f"code {values} is incomplete"
         if len(item.get("CodeValue", "")) > 16:
             yield f"code {values[0]} is longer than 16 characters"
-        if scheme in _RETIRED_SCHEMES:
+        if scheme in RETIRED_SCHEMES:
             yield f"code {values} is of the retired scheme {scheme}"
 
 
