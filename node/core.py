@@ -35,6 +35,7 @@ from node.services.notices import Notices
 from node.services.prune import Prune
 from node.services.queries import NodeFacts, Queries
 from node.services.receive import read_aside, read_kept
+from node.services.recompressed import Recompressed
 from node.services.recover import Recover
 from node.services.register import Register
 from node.services.replay import Replay
@@ -247,6 +248,20 @@ class Core:
             index=self.assemble().index,
             read_kept=partial(read_kept, self.files),
             being_sent=being_sent,
+        )
+
+    def recompressed(self) -> Recompressed:
+        """The service that looks at objects that came again in another compression."""
+        from node.files.transcode import EXPLICIT, transcoded
+
+        return Recompressed(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            DiskTrash(self.files),
+            self.assemble(),
+            lambda path: transcoded(path, EXPLICIT).getvalue(),
         )
 
     def close(self) -> None:
