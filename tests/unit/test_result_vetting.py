@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.config import disable_value_validation
 
 from dicom_sr.check import check
 from dicom_sr.check_content import concept, content
@@ -19,7 +21,9 @@ from dicom_sr.vet import vetted
 from node.domain.errors import InvalidInput
 from node.domain.finding import Code, Findings
 from node.domain.profile import FULL
+from node.domain.volume import SliceSource
 from tests import builders_results as build
+from tests.builders import change
 
 CASE = build.with_everything(build.case())
 ALL = CASE.findings
@@ -125,6 +129,25 @@ def test_a_swapped_label_is_found_by_the_check(tmp_path: Path) -> None:
         "SEG masks: segment 1 is not the mask of its region",
         "SEG masks: segment 2 is not the mask of its region",
     ]
+
+
+def test_uids_of_the_source_are_passed_on_with_their_leading_zeros(tmp_path: Path) -> None:
+    """They are against PS3.5 9.1, and common; an instance with one is received, so it is reported on."""
+    headers = [deepcopy(header) for header in CASE.headers]
+    with disable_value_validation():
+        for number, header in enumerate(headers):
+            uids = {"Study": "1.2.03", "Series": "1.2.04", "SOP": f"1.2.06.{number}"}
+            for level, uid in uids.items():
+                header.add_new(f"{level}InstanceUID", "UI", uid)
+            header.add_new("FrameOfReferenceUID", "UI", "1.2.05")
+        sources = tuple(SliceSource(str(header.SOPInstanceUID), str(header.SOPClassUID)) for header in headers)
+        volume = replace(ALL.volume, sources=sources, series_uid="1.2.04", frame_of_reference_uid="1.2.05")
+        findings = _with(volume=volume)
+        paths = [file.path for file in write(compose(build.PROVENANCE, findings, headers, PROFILE), tmp_path)]
+        assert check(paths, headers, findings, profile=PROFILE) == []
+        assert judged(paths) == []
+        change(paths[0], lambda result: result.add_new("SeriesInstanceUID", "UI", "1.2.07"))
+    assert "SEG valid UIDs: SeriesInstanceUID is no valid UID" in check(paths, headers, findings, profile=PROFILE)
 
 
 def test_a_scheme_of_the_site_is_declared(tmp_path: Path) -> None:
