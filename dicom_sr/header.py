@@ -207,6 +207,15 @@ def planes(volume: Volume, headers: list[Dataset]) -> list[Plane | None]:
     return found
 
 
+def drop_broken_numbers(header: Dataset) -> None:
+    """A number that is none says nothing; where it matters, reading has refused it before."""
+    for keyword in ("SeriesNumber", "InstanceNumber"):
+        try:
+            int(header.get(keyword) or 0)
+        except ValueError:
+            del header[keyword]
+
+
 def free_series_numbers(datasets: Iterable[Dataset], first: int) -> Iterator[int]:
     """Series numbers (0020,0011) from ``first`` on that none of ``datasets`` has."""
     taken = {int(each.SeriesNumber) for each in datasets if each.get("SeriesNumber") is not None}

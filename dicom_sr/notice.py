@@ -60,7 +60,7 @@ def build(
         headers: of instances of the study, of any modality, one of each series; the first gives patient and study.
     """
     language = words(profile.language)
-    who = identity(headers[0])
+    who = identity(headers[0], profile.timezone)
     said = _sentences(provenance, why, detail, language)
     make = _picture if profile.notice is NoticeKind.SC else _document
     dataset = make(provenance, said, who, language, profile, headers[0])

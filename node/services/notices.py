@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import count
 
 from pydicom import Dataset, dcmread
+from pydicom.config import disable_value_validation
 
 from node.domain.errors import CheckFailed, StorageFull, TimedOut
 from node.domain.events import Event, Subject
@@ -94,9 +95,10 @@ class Notices:
         scratch = f"{job.id}-notice"
         directory = self._files.job_dir(scratch, 1)
         try:
-            headers = self._headers(job)
-            made = [self._made(job, profile, headers) for profile in wanted.values()]
-            written = write(made, directory)
+            # What the source says is passed on as it is, and pydicom's warnings would put it into the log.
+            with disable_value_validation():
+                headers = self._headers(job)
+                written = write([self._made(job, profile, headers) for profile in wanted.values()], directory)
             if problems := _problems(written, wanted.values(), headers):
                 note = quarantine_note(job, problems, now)
                 raise CheckFailed(
@@ -135,6 +137,8 @@ class Notices:
 
     def _headers(self, job: Job) -> list[Dataset]:
         """One of each series; the corrected one first, where patient or order were corrected, also since."""
+        from dicom_sr.header import drop_broken_numbers
+
         with self._read() as tx:
             instances = tx.instances.of_study(job.study_uid, up_to_revision=job.revision)
             corrections = tx.instances.corrections(job.study_uid)
@@ -142,7 +146,10 @@ class Notices:
         for instance in sorted(instances, key=lambda i: i.sop_instance_uid):
             first.setdefault(instance.series_uid, instance)
         paths = [*(aside.path for aside in corrections[-1:]), *(instance.path for instance in first.values())]
-        return [dcmread(self._files.absolute(path), stop_before_pixels=True) for path in paths]
+        headers: list[Dataset] = [dcmread(self._files.absolute(path), stop_before_pixels=True) for path in paths]
+        for header in headers:
+            drop_broken_numbers(header)
+        return headers
 
     def _keep(self, job: Job, result: ResultFile) -> str:
         """Keep it beside the results of the job's attempts; what a crash has left of it there is left there."""

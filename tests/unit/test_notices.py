@@ -240,6 +240,29 @@ def test_every_notice_passes_its_check_beside_series_of_its_own_number(
     assert [r for r in caplog.records if r.levelname == "ERROR"] == []
 
 
+@pytest.mark.parametrize("kind", [NoticeKind.SR, NoticeKind.SC])
+def test_headers_that_break_the_rules_hold_no_notice_back(house: NoticeHouse, kind: NoticeKind) -> None:
+    """A study that is refused often has such."""
+    sent = objects.dataset(SOPInstanceUID="1.2.3.1", PatientName="Doe^Jane", SeriesNumber=1, PatientSex="UNKNOWN")
+    broken = objects.encoded(sent).replace(b"IS\x02\x001 ", b"IS\x02\x00#A")
+    assert broken != objects.encoded(sent)
+    from node.domain.instance import Incoming
+    from node.services.receive import Receive
+
+    kept: list[Any] = []
+    incoming = Incoming(objects.CT, "1.2.3.1", objects.EXPLICIT, broken, "CT1")
+    Receive(house.files, lambda uid: None, lambda uid: False, kept.append, house.clock).store(incoming)
+    house.assemble.index(kept)
+    house.clock.tick(11)
+    house.assemble.settle()
+    house.dispatch.route()
+    house.worker(refuses).work()
+    assert house.notices({"PACS": Profile("told", notice=kind, timezone="+0100")}).give() == 1
+    with house.database.read() as tx:
+        (job,) = tx.jobs.latest()
+    assert job.reason == "no-lungs: there are none"
+
+
 @pytest.mark.parametrize(
     ("kind", "keyword", "problem"),
     [
