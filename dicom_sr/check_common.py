@@ -28,9 +28,11 @@ from pydicom.uid import (
 )
 
 from dicom_sr import codes
+from dicom_sr.earlier import earlier_runs
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
 from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import LABEL_MAP_STORAGE
+from dicom_sr.vet import RETIRED_SCHEMES
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.model import Qualification
@@ -38,7 +40,6 @@ from node.domain.profile import FULL, Profile
 
 _FRAME_CONTENT = Tag("FrameContentSequence")
 _INDEX_HEAD = b"\x20\x00\x57\x91UL"  # of DimensionIndexValues, behind the eight bytes of an item's head
-_RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 
 
 class Kind(StrEnum):
@@ -142,9 +143,10 @@ class Set:
         return identity(who, self.profile.timezone)
 
     @cached_property
-    def sent_before(self) -> Dataset:
-        """Patient and study as the source images themselves say them."""
-        return identity(self.headers[0], self.profile.timezone)
+    def sent_before(self) -> dict[str, Dataset]:
+        """Patient and study of each result that these replace, by SOPInstanceUID: as that result itself has them."""
+        runs = earlier_runs(self.supersedes, identity(self.headers[0], self.profile.timezone))
+        return {target.sop_instance_uid: run.identity for run in runs for target in run.targets}
 
     @cached_property
     def in_patient(self) -> bool:
@@ -185,6 +187,12 @@ class Set:
         return {str(header.SeriesInstanceUID): header.get("SeriesNumber") for header in self.headers}
 
     @cached_property
+    def source_uids(self) -> set[str]:
+        """UIDs that results take over; some have a leading zero, against PS3.5 9.1, and are no fault of ours."""
+        keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+        return {str(header.get(keyword)) for header in self.headers for keyword in keywords}
+
+    @cached_property
     def uses(self) -> Counter[str]:
         """How many results have a SOPInstanceUID."""
         return Counter(str(result.dataset.SOPInstanceUID) for result in self.results)
@@ -198,21 +206,31 @@ class Rule(NamedTuple):
 
 
 def _identity(result: Result, everything: Set) -> Iterator[str]:
-    # A rejection note carries the identity under which was sent what it withdraws.
-    source = everything.sent_before if is_rejection(result.dataset) else everything.source
+    if not is_rejection(result.dataset):
+        yield from _differs(result.dataset, everything.source, "the source")
+        return
+    # A note has the identity under which was sent what it rejects.
+    rejected = {str(item.ReferencedSOPInstanceUID) for item in result.items() if "ReferencedSOPInstanceUID" in item}
+    if not rejected:
+        yield "it rejects nothing"
+    runs = {id(who): who for uid, who in everything.sent_before.items() if uid in rejected}
+    for who in runs.values():
+        yield from _differs(result.dataset, who, "what it rejects")
+
+
+def _differs(dataset: Dataset, source: Dataset, called: str) -> Iterator[str]:
     for keyword in IDENTITY:
-        ours, theirs = result.dataset.get(keyword), source.get(keyword)
-        if str(ours or "") != str(theirs or ""):
-            yield f"{keyword} differs from the source"
-        elif keyword in IDENTITY_TYPE_2 and keyword not in result.dataset:
+        if str(dataset.get(keyword) or "") != str(source.get(keyword) or ""):
+            yield f"{keyword} differs from {called}"
+        elif keyword in IDENTITY_TYPE_2 and keyword not in dataset:
             yield f"{keyword} is missing"
 
 
-def _uids_valid(result: Result, _: Set) -> Iterator[str]:
+def _uids_valid(result: Result, everything: Set) -> Iterator[str]:
     for element in result.elements:
         if element.VR == "UI":
             values = element.value if element.VM > 1 else [element.value]
-            if not element.is_empty and not all(value.is_valid for value in values):
+            if not element.is_empty and not all(uid.is_valid or uid in everything.source_uids for uid in values):
                 yield f"{element.keyword} is no valid UID"
 
 
@@ -351,7 +369,7 @@ def _codes(result: Result, _: Set) -> Iterator[str]:
             yield f"code {values} is incomplete"
         if len(item.get("CodeValue", "")) > 16:
             yield f"code {values[0]} is longer than 16 characters"
-        if scheme in _RETIRED_SCHEMES:
+        if scheme in RETIRED_SCHEMES:
             yield f"code {values} is of the retired scheme {scheme}"
 
 

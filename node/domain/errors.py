@@ -29,6 +29,9 @@ AinodeError
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class AinodeError(Exception):
@@ -114,6 +117,17 @@ class Unavailable(Permanent):
 
 class NotFound(Permanent):
     """No such study, job, delivery or model version."""
+
+
+def required(found: T | None, what: str) -> T:
+    """What was found.
+
+    Raises:
+        NotFound: nothing was.
+    """
+    if found is None:
+        raise NotFound(f"no {what} is known")
+    return found
 
 
 class Transient(AinodeError):
