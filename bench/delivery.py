@@ -4,7 +4,7 @@
     python bench/delivery.py --quick        a smoke run: 20 objects, one round
 
 Each measurement starts its receiver anew on an empty folder. ``storescu`` is timed without its start. ``sender`` is the
-SCU alone; ``outbox`` is what the node does: rows claimed, files sent, every answer written with its event.
+SCU alone; ``outbox`` is what a running node does: rows claimed, files sent, every answer written with its event.
 """
 
 from __future__ import annotations
@@ -146,8 +146,6 @@ def _outbox(at: Running, files: Sequence[Path], work: Path) -> float:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         database = Database(f"sqlite:///{scratch}/node.db")
         database.prepare()
-        with database.write() as tx:
-            tx.deliveries.add(_delivery(path, number, now) for number, path in enumerate(files))
         patience = Patience(_SECONDS, _SECONDS, timedelta(days=7), lambda: 0.5)
         sender = StorageSender("BENCH")
         breaker = Breaker(database.write, clock, sender, peer, patience)
@@ -155,6 +153,9 @@ def _outbox(at: Running, files: Sequence[Path], work: Path) -> float:
             database.write, database.write_unsynced, database.read, clock, peer, breaker, patience, _SECONDS
         )
         courier = Deliver(outbox, DiskFiles(files[0].parent, min_free_bytes=0), sender, owner="bench")
+        courier.deliver()  # nothing: as for storescu, the start is not timed
+        with database.write() as tx:
+            tx.deliveries.add(_delivery(path, number, now) for number, path in enumerate(files))
         begun = time.monotonic()
         while courier.deliver():
             pass

@@ -82,7 +82,9 @@ class Batch:
         self._in_vain: set[str] = set()  # jobs of which an instance has to be sent again
         self._lacking: set[str] = set()  # and those of which one was not taken
         self._sent: int | None = None
-        self._written_at = self._looked_at = self._kept_at = outbox.clock.now()
+        now = outbox.clock.now()
+        self._written_at = self._looked_at = now
+        self._keep_at = now + outbox.lease / 2
         self._is_overtaken = False
         self._writer = ThreadPoolExecutor(1, "answers")
         self._writing: Future[None] | None = None
@@ -130,11 +132,12 @@ class Batch:
     def beat(self) -> None:
         """Keep the leases of what has not been answered yet."""
         now, lease = self._outbox.clock.now(), self._outbox.lease
-        if now - self._kept_at > lease / 2:
-            self._kept_at = now
-            with self._outbox.write() as tx:
-                tx.deliveries.heartbeat(list(self._open.values()), now=now, lease=lease)
-            self._open.update({i: replace(d, lease_until=now + lease) for i, d in self._open.items()})
+        if now < self._keep_at:
+            return
+        self._keep_at = now + lease / 2
+        with self._outbox.write() as tx:
+            tx.deliveries.heartbeat(list(self._open.values()), now=now, lease=lease)
+        self._open.update({i: replace(d, lease_until=now + lease) for i, d in self._open.items()})
 
     def close(self, ended: PeerUnreachable | None) -> None:
         """The association is over; ``ended`` is why, where it ended early.
