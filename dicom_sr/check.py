@@ -1,7 +1,7 @@
 """Result objects, read back from disk and held to the rules that make them valid, visible and safe.
 
 The rules are tables of small functions: ``check_common`` for every object, ``check_content`` for the content trees of
-reports, ``check_image`` for what has pixels.
+reports, ``check_image`` for what has pixels; ``check_read`` reads them back.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
-from dicom_sr.check_common import COMMON, SR_KINDS, Kind, Result, Rule, Set
+from dicom_sr import collector
+from dicom_sr.check_common import COMMON, Rule, Set
 from dicom_sr.check_content import ANY_REPORT, REPORT
 from dicom_sr.check_image import CAPTURE, DOCUMENT, MAP, MULTIFRAME_CAPTURE, SEGMENTATION
+from dicom_sr.check_read import SR_KINDS, Kind, Reader, Result
 from dicom_sr.segmentation import segmented
 from dicom_sr.terms import localised
 from node.domain.finding import Findings
@@ -45,6 +46,7 @@ _REPORT_CLASSES = {
 }
 
 
+@collector.held_off()
 def check(
     paths: Sequence[Path],
     headers: Sequence[Dataset],
@@ -66,12 +68,13 @@ def check(
     """
     problems: Counter[str] = Counter()
     results: list[Result] = []
+    reader = Reader()
     # pydicom's warnings would put a patient's values into the log; what is wrong is found here.
     with disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path in paths:
             try:
-                results.append(Result.of(dcmread(path)))
+                results.append(reader.read(path))
             except (InvalidDicomError, OSError, ValueError) as error:
                 problems[f"file readable: {path.name}: {type(error).__name__}"] += 1
         said = None if findings is None else localised(findings, profile.language)
