@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydicom import dcmread
 
@@ -35,6 +36,9 @@ _OF_THE_SOURCE = re.compile(
     "|".join(rf"{keyword}\(" for keyword in (*IDENTITY, "BodyPartExamined", "PatientPosition", "Laterality"))
 )
 _SECONDS = 60  # for one object
+# That it is shown at once, a multiple of eight: 2,000 frames take it twenty seconds, 200 less than a tenth of one.
+_FRAMES = 200
+_FRAME = re.compile(r"(PerFrameFunctionalGroupsSequence\(5200,9230\)\[)(\d+)")
 
 
 @cache
@@ -53,18 +57,42 @@ def judged(paths: Sequence[Path]) -> list[str]:
         return []
     paths = [path for path in paths if dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID != LABEL_MAP_STORAGE]
     with ThreadPoolExecutor(2) as pool:
-        said = pool.map(lambda path: _errors(found, path), paths)
+        said = pool.map(lambda path: [problem for part in _excerpts(path) for problem in _errors(found, *part)], paths)
         return list(dict.fromkeys(problem for problems in said for problem in problems))
 
 
-def _errors(found: str, path: Path) -> list[str]:
+def _excerpts(path: Path) -> Iterator[tuple[Path, int]]:
+    """``path``; of a binary segmentation of many frames one file after the other, with some of them and all else.
+
+    And how many frames come before those of the file.
+    """
+    dataset = dcmread(path, stop_before_pixels=True)
+    if dataset.get("SegmentationType") != "BINARY" or int(dataset.get("NumberOfFrames") or 0) <= _FRAMES:
+        yield path, 0
+        return
+    dataset = dcmread(path)
+    frames, pixels = dataset.PerFrameFunctionalGroupsSequence, dataset.PixelData
+    bits = dataset.Rows * dataset.Columns
+    too_many = int(dataset.NumberOfFrames) - len(frames)  # what does not fit together is left so
+    with TemporaryDirectory(dir=path.parent) as folder:
+        for first in range(0, len(frames), _FRAMES):
+            some = frames[first : first + _FRAMES]
+            start, length = first * bits // 8, -(-len(some) * bits // 8)
+            dataset.PerFrameFunctionalGroupsSequence, dataset.NumberOfFrames = some, len(some) + too_many
+            last = first + _FRAMES >= len(frames)
+            dataset.PixelData = pixels[start:] if last else pixels[start : start + length + length % 2]
+            dataset.save_as(excerpt := Path(folder) / path.name)
+            yield excerpt, first
+
+
+def _errors(found: str, path: Path, first: int) -> list[str]:
     try:
         run = subprocess.run(  # noqa: S603  (an installed program, and files that the node wrote)
             [found, "-new", str(path)], capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return []  # a second opinion that cannot be had
-    lines = (run.stdout + run.stderr).splitlines()
+    lines = _FRAME.sub(lambda frame: f"{frame[1]}{int(frame[2]) + first}", run.stdout + run.stderr).splitlines()
     return [f"dciodvfy: {_without_values(line)}" for line in lines if line.startswith("Error") and _counts(line)]
 
 
