@@ -15,12 +15,12 @@ from dicom_sr import codes
 from dicom_sr.check_read import Judge, Part, Result
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
 from dicom_sr.key_images import is_rejection
+from dicom_sr.vet import RETIRED_SCHEMES
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.model import Qualification
 from node.domain.profile import FULL, Profile
 
-_RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 _TEXT = frozenset(("PN", "LO", "SH", "LT", "ST", "UT", "UC"))
 
 
@@ -85,6 +85,12 @@ class Set:
         return {str(header.SeriesInstanceUID): header.get("SeriesNumber") for header in self.headers}
 
     @cached_property
+    def source_uids(self) -> set[str]:
+        """UIDs that results take over; some have a leading zero, against PS3.5 9.1, and are no fault of ours."""
+        keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+        return {str(header.get(keyword)) for header in self.headers for keyword in keywords}
+
+    @cached_property
     def uses(self) -> Counter[str]:
         """How many results have a SOPInstanceUID."""
         return Counter(str(result.dataset.SOPInstanceUID) for result in self.results)
@@ -118,12 +124,11 @@ def _identity(result: Result, everything: Set) -> Iterator[str]:
             yield f"{keyword} is missing"
 
 
-def _uids_valid(part: Part) -> Iterator[str]:
-    for element in part.elements:
-        if element.VR == "UI":
-            values = element.value if element.VM > 1 else [element.value]
-            if not element.is_empty and not all(value.is_valid for value in values):
-                yield f"{element.keyword} is no valid UID"
+def _uids_valid(result: Result, everything: Set) -> Iterator[str]:
+    for part in result.parts:
+        for keyword, uid in part.invalid_uids:
+            if uid not in everything.source_uids:
+                yield f"{keyword} is no valid UID"
 
 
 def _uids_new(result: Result, everything: Set) -> Iterator[str]:
@@ -262,7 +267,7 @@ def _codes(part: Part) -> Iterator[str]:
             yield f"code {values} is incomplete"
         if len(item.get("CodeValue", "")) > 16:
             yield f"code {values[0]} is longer than 16 characters"
-        if scheme in _RETIRED_SCHEMES:
+        if scheme in RETIRED_SCHEMES:
             yield f"code {values} is of the retired scheme {scheme}"
 
 
@@ -279,7 +284,7 @@ def _private_schemes(part: Part) -> set[str]:
 
 COMMON = (
     Rule("identity", _identity),
-    Rule("valid UIDs", _in_parts(_uids_valid)),
+    Rule("valid UIDs", _uids_valid),
     Rule("new UIDs", _uids_new),
     Rule("file meta", _file_meta),
     Rule("series", _series),

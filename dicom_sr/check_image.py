@@ -15,7 +15,7 @@ from dicom_sr.check_common import Rule, Set
 from dicom_sr.check_read import Result
 from dicom_sr.header import plane
 from dicom_sr.lettering import YELLOW
-from dicom_sr.segmentation import LABEL_MAP_STORAGE, expected_plane
+from dicom_sr.segmentation import LABEL_MAP_STORAGE, expected_plane, segmented
 from node.domain.mask import areas
 from node.domain.model import Qualification
 from node.domain.volume import SliceSource
@@ -125,31 +125,32 @@ def _stored(dataset: Dataset) -> Iterator[tuple[int, SliceSource, NDArray[np.uin
 
 
 def _masks(result: Result, everything: Set) -> Iterator[str]:
-    segments = {int(segment.SegmentNumber): str(segment.SegmentLabel) for segment in result.dataset.SegmentSequence}
-    masks = {} if everything.findings is None else {region.label: region.mask for region in everything.findings.regions}
+    segments = {int(segment.SegmentNumber): segment for segment in result.dataset.SegmentSequence}
+    regions = {} if everything.findings is None else dict(enumerate(segmented(everything.findings), 1))
     sources = {} if everything.findings is None else {s: k for k, s in enumerate(everything.findings.volume.sources)}
-    on = {label: areas(mask) for label, mask in masks.items()}
+    on = {number: areas(region.mask) for number, region in regions.items()}
     filled: dict[int, set[int]] = {number: set() for number in segments}
     empty, other = set(), set()
     for number, source, pixels in _stored(result.dataset):
         if number not in segments:
             yield f"a frame is of segment {number}, which is not described"
             continue
-        label, k = segments[number], sources.get(source, -1)
-        same = label in masks and k >= 0 and np.array_equal(pixels, expected_plane(masks[label], k))
+        k = sources.get(source, -1)
+        same = number in on and k >= 0 and np.array_equal(pixels, expected_plane(regions[number].mask, k))
         if not same:
             other.add(number)
-        if (same and on[label][k]) or pixels.any():
+        if (same and on[number][k]) or pixels.any():
             filled[number].add(k)
         else:
             empty.add(number)
     yield from (f"segment {number} has an empty frame" for number in sorted(empty))
-    for number, label in segments.items():
+    for number, segment in segments.items():
         if not filled[number]:
             yield f"segment {number} is empty"
-        if label not in masks and everything.findings is not None:
+        region = regions.get(number)
+        if everything.findings is not None and (region is None or region.label[:64] != segment.SegmentLabel):
             yield f"segment {number} is no region"
-        if label in masks and (number in other or filled[number] != set(np.flatnonzero(on[label]))):
+        if region is not None and (number in other or filled[number] != set(np.flatnonzero(on[number]))):
             yield f"segment {number} is not the mask of its region"
 
 

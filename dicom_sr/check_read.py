@@ -103,6 +103,13 @@ class Part:
         """The items that list instances of a series."""
         return [item for item in self.items if "SeriesInstanceUID" in item and "ReferencedInstanceSequence" in item]
 
+    @cached_property
+    def invalid_uids(self) -> Sequence[tuple[str, str]]:
+        """Keyword and value of every UID that is none (PS3.5 9.1)."""
+        found = [element for element in self.elements if element.VR == "UI" and not element.is_empty]
+        values = [(e.keyword, uid) for e in found for uid in (e.value if e.VM > 1 else [e.value])]
+        return [(keyword, str(uid)) for keyword, uid in values if not uid.is_valid]
+
     def said(self, judge: Judge) -> list[str]:
         """What ``judge`` finds wrong with it, looked at once."""
         if judge not in self._said:

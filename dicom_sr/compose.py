@@ -33,8 +33,8 @@ from dicom_sr import (
 )
 from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
 from dicom_sr.text import keep_text
+from dicom_sr.vet import vetted
 from dicom_sr.words import words
-from node.domain.errors import InvalidInput
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
@@ -83,8 +83,7 @@ def compose(
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
-    findings = terms.localised(findings, profile.language)
-    _on_the_grid(findings)
+    findings = terms.localised(vetted(findings), profile.language)
     places = planes(findings.volume, list(headers))
     provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     copies = {id(header): normalised(header, findings.volume) for header in {id(h): h for h in headers}.values()}
@@ -110,13 +109,6 @@ def compose(
     for dataset in results if profile.character_set != CHARACTER_SET else ():
         keep_text(dataset)
     return results
-
-
-def _on_the_grid(findings: Findings) -> None:
-    for found in findings.maps:
-        if found.values.shape != findings.volume.shape:
-            problem = f"has the shape {found.values.shape}"
-            raise InvalidInput(f"{found.key}.values", problem, "Give the map on the grid of the volume")
 
 
 @dataclass(frozen=True, eq=False)

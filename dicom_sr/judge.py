@@ -29,6 +29,7 @@ WAIVED = {
     r"CodingScheme(Designator|UID).*Unrecognized defined term": "private schemes are declared, not known to the tool",
     r"(ImageType|FrameType).*Unrecognized defined term = <QUANTITY>": "a term of parametric maps since 2018",
     r"Laterality.*only permitted to be empty when actually unknown": "the source does not name its body part",
+    r"Leading zeroes in embedded numeric component": "UIDs of the source have them; ours are held to a rule of our own",
     r"needed to build DICOMDIR": "the source leaves the element empty, and identity is never made up",
 }
 # A patient and a study are passed on as the source says them, right or wrong; so is where the images lie.
@@ -38,7 +39,6 @@ _OF_THE_SOURCE = re.compile(
 _SECONDS = 60  # for one object
 # That it is shown at once, a multiple of eight: 2,000 frames take it twenty seconds, 200 less than a tenth of one.
 _FRAMES = 200
-_FRAME = re.compile(r"(PerFrameFunctionalGroupsSequence\(5200,9230\)\[)(\d+)")
 
 
 @cache
@@ -48,7 +48,7 @@ def program() -> str | None:
 
 
 def judged(paths: Sequence[Path]) -> list[str]:
-    """What dciodvfy calls an error in some files, once each; nothing where it is not installed.
+    """What dciodvfy calls an error in some files, once for all items of a sequence; nothing where it is not installed.
 
     A problem reads ``dciodvfy: element: what is wrong``, without the value. Labelmaps are of 2024, and unknown to it.
     """
@@ -57,21 +57,17 @@ def judged(paths: Sequence[Path]) -> list[str]:
         return []
     paths = [path for path in paths if dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID != LABEL_MAP_STORAGE]
     with ThreadPoolExecutor(2) as pool:
-        said = pool.map(lambda path: [problem for part in _excerpts(path) for problem in _errors(found, *part)], paths)
+        said = pool.map(lambda path: [problem for part in _excerpts(path) for problem in _errors(found, part)], paths)
         return list(dict.fromkeys(problem for problems in said for problem in problems))
 
 
-def _excerpts(path: Path) -> Iterator[tuple[Path, int]]:
-    """``path``; of a binary segmentation of many frames one file after the other, with some of them and all else.
-
-    And how many frames come before those of the file.
-    """
-    dataset = dcmread(path, stop_before_pixels=True)
-    if dataset.get("SegmentationType") != "BINARY" or int(dataset.get("NumberOfFrames") or 0) <= _FRAMES:
-        yield path, 0
-        return
+def _excerpts(path: Path) -> Iterator[Path]:
+    """``path``; of a binary segmentation of many frames one file after the other, with some of them and all else."""
     dataset = dcmread(path)
-    frames, pixels = dataset.PerFrameFunctionalGroupsSequence, dataset.PixelData
+    frames, pixels = dataset.get("PerFrameFunctionalGroupsSequence", []), dataset.get("PixelData", b"")
+    if dataset.get("SegmentationType") != "BINARY" or len(frames) <= _FRAMES:
+        yield path
+        return
     bits = dataset.Rows * dataset.Columns
     too_many = int(dataset.NumberOfFrames) - len(frames)  # what does not fit together is left so
     with TemporaryDirectory(dir=path.parent) as folder:
@@ -82,17 +78,17 @@ def _excerpts(path: Path) -> Iterator[tuple[Path, int]]:
             last = first + _FRAMES >= len(frames)
             dataset.PixelData = pixels[start:] if last else pixels[start : start + length + length % 2]
             dataset.save_as(excerpt := Path(folder) / path.name)
-            yield excerpt, first
+            yield excerpt
 
 
-def _errors(found: str, path: Path, first: int) -> list[str]:
+def _errors(found: str, path: Path) -> list[str]:
     try:
         run = subprocess.run(  # noqa: S603  (an installed program, and files that the node wrote)
             [found, "-new", str(path)], capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return []  # a second opinion that cannot be had
-    lines = _FRAME.sub(lambda frame: f"{frame[1]}{int(frame[2]) + first}", run.stdout + run.stderr).splitlines()
+    lines = (run.stdout + run.stderr).splitlines()
     return [f"dciodvfy: {_without_values(line)}" for line in lines if line.startswith("Error") and _counts(line)]
 
 
@@ -101,5 +97,6 @@ def _counts(line: str) -> bool:
 
 
 def _without_values(line: str) -> str:
-    """``line`` without what it quotes from the object, which may be the patient's."""
-    return re.sub(r"= <[^>]*>|value <[^>]*>|\"[^\"]*\"", "…", line.removeprefix("Error - "))
+    """``line`` without what it quotes from the object, which may be the patient's, and without numbers of items."""
+    line = re.sub(r"(?<=\))\[\d+\]", "", line.removeprefix("Error - "))
+    return re.sub(r"= <[^>]*(>|$)|value <[^>]*(>|$)|\"[^\"]*\"", "…", line)
