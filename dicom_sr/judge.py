@@ -69,7 +69,7 @@ def _excerpts(path: Path) -> Iterator[Path]:
         yield path
         return
     bits = dataset.Rows * dataset.Columns
-    too_many = int(dataset.NumberOfFrames) - len(frames)  # what does not fit together is left so
+    too_many = int(dataset.get("NumberOfFrames") or 0) - len(frames)  # what does not fit together is left so
     with TemporaryDirectory(dir=path.parent) as folder:
         for first in range(0, len(frames), _FRAMES):
             some = frames[first : first + _FRAMES]
