@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property, partial
-from itertools import count
 from os import SEEK_END
 from pathlib import Path
 
@@ -31,7 +30,17 @@ from dicom_sr import (
     segmentation,
     terms,
 )
-from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
+from dicom_sr.earlier import Earlier, earlier_runs, same_identity
+from dicom_sr.header import (
+    CHARACTER_SET,
+    Plane,
+    free_series_numbers,
+    identity,
+    local,
+    normalised,
+    planes,
+    stamp,
+)
 from dicom_sr.text import keep_text
 from dicom_sr.vet import vetted
 from dicom_sr.words import words
@@ -68,7 +77,8 @@ def compose(
     supersedes: Sequence[ResultReference] = (),
     identified: Dataset | None = None,
 ) -> list[Dataset]:
-    """The result objects of a job for one profile, in sending order: what others refer to first, the SR last.
+    """The result objects of a job for one profile, in sending order: what others refer to first, then the SR, and last
+    the notes that reject what these replace: by then all that is new is there.
 
     Every UID derives from the job and the name of the profile, so a job that runs twice gives the same objects;
     Tracking UIDs derive from the job alone, so what is tracked is the same in every profile.
@@ -77,7 +87,7 @@ def compose(
         headers: ``headers[k]`` is the data set, without pixel data, of the instance behind
             ``findings.volume.sources[k]``; for a multi-frame instance several k share one.
         profile: which objects, and how they are written.
-        supersedes: the results that these replace, the earlier SR last.
+        supersedes: the results that these replace, in the order in which they were sent.
         identified: whose patient and study the results carry; None is the first of ``headers``.
 
     Raises:
@@ -88,7 +98,7 @@ def compose(
     provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     copies = {id(header): normalised(header, findings.volume) for header in {id(h): h for h in headers}.values()}
     sources = [copies[id(header)] for header in headers]
-    number = dict(zip(_SERIES, _series_numbers(headers, profile.series_number), strict=False))
+    number = dict(zip(_SERIES, free_series_numbers(headers, profile.series_number), strict=False))
     who = identity(headers[0] if identified is None else identified, profile.timezone)
     whole = _Composition(provenance, findings, profile, headers, sources, places, number, who)
 
@@ -98,12 +108,11 @@ def compose(
         captures = whole.captures()
         segments = segmented.result()
     results = [*([segments] if segments is not None else []), *captures, *whole.maps(), *whole.documents()]
-    if profile.reject_earlier and supersedes:
-        # Under the identity that they were sent with, and ahead of the report, which comes when all else is there.
-        why = key_images.Rejected.SUPERSEDED if identified is None else key_images.Rejected.OTHER_IDENTITY
-        results.append(whole.rejection(supersedes, why))
     if profile.report is not Report.NONE:
         results.append(whole.report(segments, supersedes))
+    if profile.reject_earlier:
+        numbers = free_series_numbers([*headers, *results], number["rejection"])
+        results += whole.rejections(earlier_runs(supersedes, identity(headers[0], profile.timezone)), numbers)
     for dataset in results:
         terms.speak(dataset, profile.language)
     for dataset in results if profile.character_set != CHARACTER_SET else ():
@@ -184,7 +193,7 @@ class _Composition:
         if not (self.profile.maps and self.findings.volume.in_patient):
             return []
         results = []
-        numbers = _series_numbers(self.headers, self.number["maps"])
+        numbers = free_series_numbers(self.headers, self.number["maps"])
         for number, (found, series_number) in enumerate(zip(self.findings.maps, numbers, strict=False), 1):
             dataset = parametric_map.build(
                 self.provenance,
@@ -221,15 +230,21 @@ class _Composition:
             self.finish(dataset, kind)
         return [dataset for _, dataset in made]
 
-    def rejection(self, supersedes: Sequence[ResultReference], why: key_images.Rejected) -> Dataset:
-        return key_images.reject(
-            self.provenance,
-            supersedes,
-            self.headers[0],
-            why,
-            profile=self.profile,
-            series_number=self.number["rejection"],
-        )
+    def rejections(self, runs: Sequence[Earlier], numbers: Iterator[int]) -> Iterator[Dataset]:
+        """A note for each earlier run, with the identity that its objects have."""
+        for part, (run, series_number) in enumerate(zip(runs, numbers, strict=False), 1):
+            of_whom, reason = run.identity, key_images.Rejected.OTHER_IDENTITY
+            if same_identity(of_whom, self.who):
+                reason = key_images.Rejected.SUPERSEDED
+            yield key_images.reject(
+                self.provenance,
+                run.targets,
+                of_whom,
+                reason,
+                profile=self.profile,
+                series_number=series_number,
+                part=part,
+            )
 
     def report(self, segments: Dataset | None, supersedes: Sequence[ResultReference]) -> Dataset:
         """The SR, of the class that the profile names."""
@@ -246,12 +261,6 @@ class _Composition:
         if self.profile.report is Report.COMPREHENSIVE_3D:
             return document
         return older.build(self.provenance, document, profile=self.profile)
-
-
-def _series_numbers(headers: Sequence[Dataset], first: int) -> Iterator[int]:
-    """Series numbers from ``first`` on that the source does not use."""
-    taken = {int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") is not None}
-    return (number for number in count(first) if number not in taken)
 
 
 @collector.held_off()
@@ -364,4 +373,5 @@ def _write(encoded: Sequence[bytes], dataset: Dataset, path: Path) -> ResultFile
         digest=digest.hexdigest(),
         size=size,
         path=path.resolve(),
+        rejects=key_images.is_rejection(dataset),
     )

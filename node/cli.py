@@ -12,7 +12,7 @@ import typer
 
 from node import __version__
 from node.command import AsJson, Context, Limit, core, opened, settings, show
-from node.domain.errors import AinodeError
+from node.domain.errors import AinodeError, Unavailable
 from node.models_cli import models_app, pipelines_app, replay
 from node.scaffold import new
 from node.stopping import Stop
@@ -243,6 +243,25 @@ def deliveries(
 
     chosen = _one_of(DeliveryState, state, "--state")
     _print(lambda q: q.deliveries(limit=limit, state=chosen), show_deliveries, as_json=as_json)
+
+
+@app.command()
+def prune(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what is kept for long enough, as a running node does by itself."""
+    from node.app import is_running
+    from node.console import show_due
+
+    with opened() as shared:
+        service = shared.prune()
+        due = service.due()
+        # A node that runs knows what is being sent to it at this moment.
+        if not dry_run and (is_running(shared.data_dir) or not service.prune()):
+            raise Unavailable("the node that runs here removes this by itself, within ten minutes")
+    show(due, lambda found: show_due(found, removed=not dry_run), as_json=as_json)
 
 
 @routes_app.command("explain")
