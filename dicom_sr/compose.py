@@ -22,6 +22,7 @@ from dicom_sr import (
     capture,
     encapsulated,
     key_images,
+    ohif,
     older,
     parametric_map,
     presentation,
@@ -117,7 +118,7 @@ def compose(
     if profile.report is not Report.NONE:
         results.append(_report(provenance, findings, sources, segments, profile, number["report"], supersedes, finish))
     for dataset in results:
-        terms.speak(dataset, profile.language)
+        terms.speak(dataset, profile.language, ohif.LOOKED_UP if profile.ohif_tools else frozenset())
     for dataset in results if profile.character_set != CHARACTER_SET else ():
         keep_text(dataset)
     return results
