@@ -22,6 +22,7 @@ from dicom_sr.check_content import ANY_REPORT, REPORT
 from dicom_sr.check_image import CAPTURE, DOCUMENT, MAP, MULTIFRAME_CAPTURE, SEGMENTATION
 from dicom_sr.segmentation import segmented
 from dicom_sr.terms import localised
+from dicom_sr.vet import vetted
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.profile import FULL, Captures, Profile, Report, Segments
@@ -74,7 +75,7 @@ def check(
                 results.append(Result.of(dcmread(path)))
             except (InvalidDicomError, OSError, ValueError) as error:
                 problems[f"file readable: {path.name}: {type(error).__name__}"] += 1
-        said = None if findings is None else localised(findings, profile.language)
+        said = None if findings is None else localised(vetted(findings), profile.language)
         everything = Set(results, headers, said, profile, supersedes, identified)
         problems.update(_contents(everything))
         for result in results:

@@ -31,6 +31,7 @@ from dicom_sr import codes
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
 from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import LABEL_MAP_STORAGE
+from dicom_sr.vet import RETIRED_SCHEMES
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.model import Qualification
@@ -38,7 +39,6 @@ from node.domain.profile import FULL, Profile
 
 _FRAME_CONTENT = Tag("FrameContentSequence")
 _INDEX_HEAD = b"\x20\x00\x57\x91UL"  # of DimensionIndexValues, behind the eight bytes of an item's head
-_RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 
 
 class Kind(StrEnum):
@@ -185,6 +185,12 @@ class Set:
         return {str(header.SeriesInstanceUID): header.get("SeriesNumber") for header in self.headers}
 
     @cached_property
+    def source_uids(self) -> set[str]:
+        """UIDs that results take over; some have a leading zero, against PS3.5 9.1, and are no fault of ours."""
+        keywords = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+        return {str(header.get(keyword)) for header in self.headers for keyword in keywords}
+
+    @cached_property
     def uses(self) -> Counter[str]:
         """How many results have a SOPInstanceUID."""
         return Counter(str(result.dataset.SOPInstanceUID) for result in self.results)
@@ -208,11 +214,11 @@ def _identity(result: Result, everything: Set) -> Iterator[str]:
             yield f"{keyword} is missing"
 
 
-def _uids_valid(result: Result, _: Set) -> Iterator[str]:
+def _uids_valid(result: Result, everything: Set) -> Iterator[str]:
     for element in result.elements:
         if element.VR == "UI":
             values = element.value if element.VM > 1 else [element.value]
-            if not element.is_empty and not all(value.is_valid for value in values):
+            if not element.is_empty and not all(uid.is_valid or uid in everything.source_uids for uid in values):
                 yield f"{element.keyword} is no valid UID"
 
 
@@ -351,7 +357,7 @@ def _codes(result: Result, _: Set) -> Iterator[str]:
             yield f"code {values} is incomplete"
         if len(item.get("CodeValue", "")) > 16:
             yield f"code {values[0]} is longer than 16 characters"
-        if scheme in _RETIRED_SCHEMES:
+        if scheme in RETIRED_SCHEMES:
             yield f"code {values} is of the retired scheme {scheme}"
 
 

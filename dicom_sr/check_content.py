@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes as dictionary
 
 from dicom_sr import codes, ohif
 from dicom_sr.check_common import Result, Rule, Set
 from dicom_sr.outline import bounding_rectangle, outlines
 from dicom_sr.report import SR_CLASSES
+from dicom_sr.units import is_unit
+from dicom_sr.vet import PROCEDURES
 from node.domain.finding import Findings, Mark, Region
 from node.domain.model import Qualification
 
@@ -23,26 +24,6 @@ _MEASUREMENTS, _GROUP = "126010", "125007"
 _TRACKING_ID, _TRACKING_UID, _FINDING = "112039", "112040", "121071"
 _ALGORITHM_NAME, _ALGORITHM_VERSION = "111001", "111003"
 _GROUP_TEMPLATES = ("1410", "1411", "1501")
-_PROCEDURES = {code.value for code in dictionary.cid100.concepts.values()}
-_UNITS = {code.value for code in dictionary.UCUM.concepts.values()} | {
-    *("ml", "mL", "g", "kg", "mg", "s", "ms", "min", "h", "d", "a", "mm", "cm", "m", "um", "mm2", "cm2", "m2", "mm3"),
-    *(
-        "cm3",
-        "m3",
-        "deg",
-        "Hz",
-        "ml/s",
-        "mm/s",
-        "cm/s",
-        "mm2/s",
-        "g/ml",
-        "mg/ml",
-        "kg/m2",
-        "10*-3.mm2/s",
-        "10*-6.mm2/s",
-    ),
-    *("{ratio}", "{pixels}", "{counts}", "{score}", "{-1:1}", "{SUVbw}g/ml", "/min", "[hnsf'U]"),
-}
 _SMALLEST_DIFFERENCE = 0.01  # pixels; coordinates are single precision (VR FL)
 # Pairs of numbers that a graphic type has (PS3.3 C.18.6.1.2): fewest and most.
 _POINTS = {"POINT": (1, 1), "POLYLINE": (2, None), "MULTIPOINT": (1, None), "CIRCLE": (2, 2), "ELLIPSE": (4, 4)}
@@ -86,7 +67,7 @@ def _root(result: Result, everything: Set) -> Iterator[str]:
     if language is not None and language.ConceptCodeSequence[0].CodeValue != wanted:
         yield f"the language is {language.ConceptCodeSequence[0].CodeValue}, not {wanted}"
     procedure = present.get(_PROCEDURE)
-    if procedure is not None and procedure.ConceptCodeSequence[0].CodeValue not in _PROCEDURES:
+    if procedure is not None and procedure.ConceptCodeSequence[0].CodeValue not in PROCEDURES:
         yield f"procedure {procedure.ConceptCodeSequence[0].CodeValue} is not in CID 100"
 
 
@@ -138,7 +119,7 @@ def _numbers(result: Result, _: Set) -> Iterator[str]:
             continue
         value = item.MeasuredValueSequence[0]
         unit = value.MeasurementUnitsCodeSequence[0]
-        if unit.CodingSchemeDesignator != "UCUM" or unit.CodeValue not in _UNITS:
+        if unit.CodingSchemeDesignator != "UCUM" or not is_unit(str(unit.CodeValue)):
             yield f"unit of {concept(item)} is {unit.CodeValue} of {unit.CodingSchemeDesignator}, not of UCUM"
         if not math.isfinite(float(value.NumericValue)):
             yield f"{concept(item)} is not finite"

@@ -13,7 +13,7 @@ from dicom_sr.capture import SUMMARY
 from dicom_sr.check_common import Result, Rule, Set
 from dicom_sr.header import plane
 from dicom_sr.lettering import YELLOW
-from dicom_sr.segmentation import LABEL_MAP_STORAGE, expected_plane
+from dicom_sr.segmentation import LABEL_MAP_STORAGE, expected_plane, segmented
 from node.domain.finding import Region
 from node.domain.mask import areas
 from node.domain.model import Qualification
@@ -136,7 +136,7 @@ def _stored(dataset: Dataset) -> Iterator[tuple[int, SliceSource, NDArray[np.uin
 
 def _masks(result: Result, everything: Set) -> Iterator[str]:
     segments = {int(segment.SegmentNumber): segment for segment in result.dataset.SegmentSequence}
-    masks = {} if everything.findings is None else {region.label: region for region in everything.findings.regions}
+    regions = {} if everything.findings is None else dict(enumerate(segmented(everything.findings), 1))
     sources = {} if everything.findings is None else {s: k for k, s in enumerate(everything.findings.volume.sources)}
     filled: dict[int, set[int]] = {number: set() for number in segments}
     wrong: set[int] = set()
@@ -149,7 +149,7 @@ def _masks(result: Result, everything: Set) -> Iterator[str]:
         elif not wrong & {-number}:
             wrong.add(-number)
             yield f"segment {number} has an empty frame"
-        region = masks.get(str(segments[number].SegmentLabel))
+        region = regions.get(number)
         if region is not None and number not in wrong:
             k = sources.get(source)
             if k is None or not np.array_equal(pixels, expected_plane(region.mask, k)):
@@ -157,8 +157,8 @@ def _masks(result: Result, everything: Set) -> Iterator[str]:
     for number, segment in segments.items():
         if not filled[number]:
             yield f"segment {number} is empty"
-        region = masks.get(str(segment.SegmentLabel))
-        if region is None and everything.findings is not None:
+        region = regions.get(number)
+        if everything.findings is not None and (region is None or region.label[:64] != segment.SegmentLabel):
             yield f"segment {number} is no region"
         if region is not None and (number in wrong or filled[number] != _slices(region)):
             yield f"segment {number} is not the mask of its region"

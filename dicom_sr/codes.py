@@ -17,6 +17,7 @@ from node.domain.ids import derived_uid
 from node.domain.profile import Language
 
 PRIVATE_SCHEME = "99AINODE"
+_SHORT_STRING = 16  # characters of VR SH
 _SCHEME_DESIGNATOR = Tag("CodingSchemeDesignator")
 # IHE Radiology AI Results: a placeholder code of the profile itself, not of any vendor; it needs no declaration.
 IHE_SCHEME = "99IHE"
@@ -48,7 +49,12 @@ def concept(code: Code) -> CodedConcept:
 def item(code: Code) -> Dataset:
     """``code`` as an item of a code sequence (PS3.3 8.8)."""
     dataset = Dataset()
-    dataset.CodeValue = code.value
+    if code.value.startswith(("urn:", "http:", "https:")):
+        dataset.URNCodeValue = code.value
+    elif len(code.value) > _SHORT_STRING:
+        dataset.LongCodeValue = code.value
+    else:
+        dataset.CodeValue = code.value
     dataset.CodingSchemeDesignator = code.scheme
     dataset.CodeMeaning = code.meaning
     return dataset
@@ -61,15 +67,23 @@ def private_schemes(elements: Iterable[DataElement]) -> set[str]:
 
 
 def declare_private_schemes(dataset: Dataset) -> None:
-    """Declare the private scheme in CodingSchemeIdentificationSequence (PS3.3 C.12.1.1.7.2) where it is used."""
-    if PRIVATE_SCHEME not in private_schemes(_elements(dataset)):
-        return
-    declaration = Dataset()
-    declaration.CodingSchemeDesignator = PRIVATE_SCHEME
-    declaration.CodingSchemeUID = derived_uid("coding scheme", PRIVATE_SCHEME)
-    declaration.CodingSchemeName = "Private codes of ainode"
-    declaration.CodingSchemeResponsibleOrganization = "ainode"
-    dataset.CodingSchemeIdentificationSequence = [declaration]
+    """Declare private schemes in CodingSchemeIdentificationSequence (PS3.3 C.12.1.1.7.2) where they are used.
+
+    That of the node has a UID; of one that a pipeline brings, no more is known than how it is called.
+    """
+    declarations = []
+    for scheme in sorted(private_schemes(_elements(dataset))):
+        declaration = Dataset()
+        declaration.CodingSchemeDesignator = scheme
+        if scheme == PRIVATE_SCHEME:
+            declaration.CodingSchemeUID = derived_uid("coding scheme", PRIVATE_SCHEME)
+            declaration.CodingSchemeName = "Private codes of ainode"
+            declaration.CodingSchemeResponsibleOrganization = "ainode"
+        else:
+            declaration.CodingSchemeName = f"Private codes {scheme}"
+        declarations.append(declaration)
+    if declarations:
+        dataset.CodingSchemeIdentificationSequence = declarations
 
 
 def _elements(dataset: Dataset) -> Iterator[DataElement]:

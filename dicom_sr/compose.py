@@ -32,8 +32,8 @@ from dicom_sr import (
 )
 from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
 from dicom_sr.text import keep_text
+from dicom_sr.vet import vetted
 from dicom_sr.words import words
-from node.domain.errors import InvalidInput
 from node.domain.finding import Findings
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultFile, ResultReference
@@ -81,11 +81,7 @@ def compose(
     Raises:
         InvalidInput: the headers do not fit the volume, or a finding cannot be encoded; names the field.
     """
-    findings = terms.localised(findings, profile.language)
-    for found in findings.maps:
-        if found.values.shape != findings.volume.shape:
-            problem = f"has the shape {found.values.shape}"
-            raise InvalidInput(f"{found.key}.values", problem, "Give the map on the grid of the volume")
+    findings = terms.localised(vetted(findings), profile.language)
     places = planes(findings.volume, list(headers))
     provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
     copies: dict[int, Dataset] = {}

@@ -139,6 +139,8 @@ def normalised(header: Dataset, volume: Volume) -> Dataset:
     for keyword in IDENTITY_TYPE_2:
         setattr(result, keyword, "")
     result.SpecificCharacterSet = CHARACTER_SET
+    result.Modality = result.get("Modality") or "OT"
+    result.LossyImageCompression = "01" if result.get("LossyImageCompression") in ("01", "1") else "00"
     if not volume.in_patient:
         for keyword in _PLACE:
             result.pop(keyword, None)

@@ -52,7 +52,7 @@ def shell(
     dataset.SeriesNumber, dataset.InstanceNumber = series_number, 1
     dataset.Rows, dataset.Columns = header.Rows, header.Columns
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.LossyImageCompression = header.get("LossyImageCompression") or "00"
+    dataset.LossyImageCompression = header.LossyImageCompression
     for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if dataset.LossyImageCompression == "01" and keyword in header:
             dataset[keyword] = header[keyword]

@@ -80,7 +80,7 @@ def _length(mark: Mark, volume: Volume) -> Measurement | None:
 
 def identifier(found: Region | Mark, volume: Volume) -> str:
     """Tracking Identifier (112039, DCM)."""
-    return f"{_TAG}:{tool(found, volume)}:{found.label or found.key}"
+    return f"{_TAG}:{tool(found, volume)}:{found.label}"
 
 
 def label_of(identifier: str) -> str:
@@ -90,7 +90,7 @@ def label_of(identifier: str) -> str:
 
 def name(group: Dataset, found: Region | Mark) -> None:
     """Write the label of ``found`` into its measurement group as the comment that OHIF shows."""
-    text = found.label or found.key
+    text = found.label
     group.ContentSequence.append(
         sr.TextContentItem(codes.concept(codes.COMMENT), text, relationship_type=Relationship.CONTAINS)
     )

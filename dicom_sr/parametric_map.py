@@ -14,7 +14,6 @@ from dicom_sr import codes
 from dicom_sr.header import Plane
 from dicom_sr.multiframe import Frames, shell
 from dicom_sr.provenance import result_uid
-from node.domain.errors import InvalidInput
 from node.domain.finding import Findings, Map
 from node.domain.job import Provenance
 from node.domain.profile import FULL, Profile
@@ -42,14 +41,9 @@ def build(
         places: where each slice lies.
         number: of the map among those of the findings, from 1.
         series_number: SeriesNumber (0020,0011) of the result.
-
-    Raises:
-        InvalidInput: a value is not finite.
     """
     values = found.values
     low, high = float(values.min()), float(values.max())
-    if not np.isfinite((low, high)).all():  # NaN and infinity pass through both
-        raise InvalidInput(f"{found.key}.values", "holds what is no finite number", "Write 0 where nothing is known")
     dataset = shell(
         provenance,
         profile,
@@ -87,6 +81,7 @@ def _value_groups(dataset: Dataset, found: Map, low: float, high: float) -> None
     shown_low, shown_high = found.shown
     window.WindowCenter = format_number_as_ds((shown_low + shown_high) / 2)
     window.WindowWidth = format_number_as_ds(max(shown_high - shown_low, 1e-6))
+    window.VOILUTFunction = "LINEAR_EXACT"  # LINEAR is for whole numbers, and widths of 1 and more (PS3.3 C.11.2.1.2)
     shared.FrameVOILUTSequence = [window]
     identity.RescaleIntercept, identity.RescaleSlope, identity.RescaleType = "0", "1", "US"
     shared.PixelValueTransformationSequence = [identity]

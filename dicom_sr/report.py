@@ -46,7 +46,7 @@ def build(
         supersedes: the results that this one replaces; the SRs among them become its predecessors.
 
     Raises:
-        InvalidInput: a measurement is not a finite number, a mark lies outside, or nothing at all is said.
+        InvalidInput: nothing at all is said.
     """
     said = (findings.regions, findings.marks, findings.maps, findings.evaluations, findings.measurements)
     if not any((*said, findings.notes)):
@@ -148,7 +148,7 @@ def _statements(provenance: Provenance, findings: Findings, profile: Profile) ->
     for evaluation in findings.evaluations:
         container.ContentSequence.extend(evaluation_item(evaluation))
     for measurement in findings.measurements:
-        container.ContentSequence.extend(measurement_item("findings", measurement))
+        container.ContentSequence.extend(measurement_item(measurement))
     absent = [_in_words(region, language) for region in findings.regions if not region.mask.any()]
     research = [] if provenance.qualification is Qualification.PRODUCT else [language.research_statement]
     maps = [f"{language.map}: {found.label}{_where_maps_are(findings, profile)}." for found in findings.maps]

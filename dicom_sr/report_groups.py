@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from dicom_sr.outline import Outline, bounding_rectangle, outlines, slices_to_sh
 from dicom_sr.provenance import algorithm, tracking_uid
 from dicom_sr.segmentation import segmented
 from node.domain import finding
-from node.domain.errors import InvalidInput
 from node.domain.finding import Findings, Mark, Measurement, Region, Shape
 from node.domain.job import Provenance
 from node.domain.profile import FULL, Profile
@@ -53,12 +51,7 @@ class Groups:
         self.shown: set[int] = set()
 
     def all(self) -> list[Group]:
-        """The groups of all regions with voxels, and of all marks.
-
-        Raises:
-            InvalidInput: a number is not finite, a mark lies outside, or a key is used twice.
-        """
-        self._unique_keys()
+        """The groups of all regions with voxels, and of all marks."""
         regions = [region for region in self._findings.regions if region.mask.any()]
         groups: list[Group] = []
         for region, k in zip(regions, slices_to_show([region.mask for region in regions]), strict=True):
@@ -68,19 +61,13 @@ class Groups:
             groups += self._mark(mark)
         return groups
 
-    def _unique_keys(self) -> None:
-        keys = [region.key for region in self._findings.regions] + [mark.key for mark in self._findings.marks]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InvalidInput(key, "is the key of two findings", "Give each a key of its own")
-
     def _common(self, found: Region | Mark) -> dict[str, Any]:
         laterality = None if found.laterality is None else codes.concept(found.laterality)
         category = found.category if isinstance(found, Mark) else None
         return {
             "tracking_identifier": sr.TrackingIdentifier(
                 uid=tracking_uid(self._provenance, found),
-                identifier=ohif.identifier(found, self._findings.volume) if self._tools else found.label or found.key,
+                identifier=ohif.identifier(found, self._findings.volume) if self._tools else found.label,
             ),
             "finding_type": codes.concept(found.type),
             "finding_category": None if category is None else codes.concept(category),
@@ -111,7 +98,7 @@ class Groups:
 
     def _measured_region(self, region: Region) -> Group:
         """TID 1411 about the region's segment; TID 1501 where it has none, being the union of others."""
-        common = self._common(region) | _said(region.key, region.measurements, region.evaluations)
+        common = self._common(region) | _said(region.measurements, region.evaluations)
         if self._segmentation is None or region.key not in self._segments:
             return sr.MeasurementsAndQualitativeEvaluations(**common)
         return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -131,10 +118,10 @@ class Groups:
         yield self._place(mark, found[len(found) // 2], graphic_type)
         own = ohif.size(mark, self._findings.volume) if self._tools else None
         others = tuple(m for m in mark.measurements if m is not own)
-        said = _said(mark.key, (*_certainty(mark), *others), mark.evaluations)
+        said = _said((*_certainty(mark), *others), mark.evaluations)
         if own is not None:
             line = sr.CoordinatesForMeasurement(graphic_type, found[0].points, self._image(found[0]))
-            said["measurements"].insert(0, measurement_item(mark.key, own, [line]))
+            said["measurements"].insert(0, measurement_item(own, [line]))
         if len(found) > 1:
             regions = [self._image_region(outline, graphic_type) for outline in found]
             yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -153,28 +140,21 @@ def _certainty(mark: Mark) -> list[Measurement]:
     return [Measurement("confidence", codes.CERTAINTY, 100.0 * mark.confidence, codes.PERCENT)]
 
 
-def _said(key: str, measurements: Sequence[Measurement], evaluations: Sequence[finding.Evaluation]) -> dict[str, Any]:
+def _said(measurements: Sequence[Measurement], evaluations: Sequence[finding.Evaluation]) -> dict[str, Any]:
     return {
-        "measurements": [measurement_item(key, m) for m in measurements],
+        "measurements": [measurement_item(m) for m in measurements],
         "qualitative_evaluations": [evaluation_item(e) for e in evaluations],
     }
 
 
 def measurement_item(
-    key: str, measurement: Measurement, of: Sequence[sr.CoordinatesForMeasurement] | None = None
+    measurement: Measurement, of: Sequence[sr.CoordinatesForMeasurement] | None = None
 ) -> sr.Measurement:
     """TID 300, rounded to the digits that mean something.
 
     Args:
         of: where it was measured, where that is not the place of its group.
-
-    Raises:
-        InvalidInput: the value is no finite number; named by ``key`` and its own.
     """
-    if not math.isfinite(measurement.value):
-        raise InvalidInput(
-            f"{key}.{measurement.key}", f"is {measurement.value}", "Leave out what could not be measured"
-        )
     return sr.Measurement(
         name=codes.concept(measurement.name),
         value=round(measurement.value, measurement.digits),

@@ -138,13 +138,13 @@ def _describe(provenance: Provenance, number: int, region: Region) -> SegmentDes
     """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
     description = SegmentDescription(
         segment_number=number,
-        segment_label=(region.label or region.key)[:64],
+        segment_label=region.label[:64],
         segmented_property_category=codes.concept(region.category),
         segmented_property_type=codes.concept(region.type),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=segment_algorithm(provenance),
         tracking_uid=tracking_uid(provenance, region),
-        tracking_id=region.label or region.key,
+        tracking_id=region.label,
         display_color=CIELabColor.from_rgb(*region.colour),
     )
     # Left and right belong to the anatomy: to the type where that is the anatomy, else to the region it lies in.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pydicom import Dataset, dcmread
+from pydicom.config import disable_value_validation
 
 from dicom_sr.check import check
 from dicom_sr.compose import compose, write
@@ -206,9 +207,11 @@ def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: S
         folder.mkdir(exist_ok=True)
         stage("compose")
         supersedes = job.supersedes.get(profile.name, ())
-        composed = compose(job.provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
-        syntax = profile.transfer_syntax
-        written = [recoded(replace(r, profile=profile.name), syntax) for r in write(composed, folder)]
+        # What the source says is passed on as it is, and pydicom's warnings would put it into the log.
+        with disable_value_validation():
+            composed = compose(job.provenance, findings, headers, profile, supersedes=supersedes, identified=identified)
+            syntax = profile.transfer_syntax
+            written = [recoded(replace(r, profile=profile.name), syntax) for r in write(composed, folder)]
         stage("check")
         paths = [result.path for result in written]
         found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
@@ -237,4 +240,14 @@ def _headers(volume: Volume, series: SeriesContent) -> list[Dataset]:
 def _header(uid: str, paths: dict[str, Path], cache: dict[str, Dataset]) -> Dataset:
     if uid not in cache:
         cache[uid] = dcmread(paths[uid], stop_before_pixels=True)
+        _drop_broken_numbers(cache[uid])
     return cache[uid]
+
+
+def _drop_broken_numbers(header: Dataset) -> None:
+    """A number that is none says nothing; where it matters, reading has refused it before."""
+    for keyword in ("SeriesNumber", "InstanceNumber"):
+        try:
+            int(header.get(keyword) or 0)
+        except ValueError:
+            del header[keyword]

@@ -37,3 +37,15 @@ def test_an_error_is_named_without_its_value(tmp_path: Path) -> None:
     (problem,) = judged([path])
     assert "CompletionFlag" in problem
     assert "PERHAPS" not in problem
+
+
+def test_what_is_wrong_with_many_items_is_said_once(tmp_path: Path) -> None:
+    path = build.case().written(tmp_path / "out")[0].path
+    with disable_value_validation():
+        segmentation = dcmread(path)
+        for segment in segmentation.SegmentSequence:
+            segment.SegmentLabel = ["Left", "right"]
+        segmentation.save_as(path)
+    assert len(segmentation.SegmentSequence) == 2
+    found = [problem for problem in judged([path]) if "Required by Dictionary" in problem]
+    assert len(found) == 1

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 
 from config.profiles import TRANSFER_SYNTAXES
+from dicom_sr.compose import write
 from dicom_sr.recode import recoded
 from node.domain.finding import Code, Findings
 from node.domain.job import JobInput, JobOutput, Outcome, ResultFile
@@ -44,28 +46,16 @@ class Low:
         return Findings(volume, Code("25045-6", "LN", "CT unspecified body region"), (found,), title="Low")
 
 
-class Shifted(Low):
-    """Has a measurement with a unit that is none."""
-
-    def analyse(self, volume: Volume, stage: Stage, *others: Volume) -> Findings:
-        findings = super().analyse(volume, stage)
-        (found,) = findings.regions
-        wrong = replace(found.measurements[0], unit=Code("millilitres", "UCUM", "millilitres"))
-        return replace(findings, regions=(replace(found, measurements=(wrong,)),))
-
-
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return tiny_series(tmp_path_factory.mktemp("series"))
 
 
-def ran(
-    series: list[Path], out: Path, *profiles: Profile, identity: Path | None = None, pipeline: Low | None = None
-) -> JobOutput:
+def ran(series: list[Path], out: Path, *profiles: Profile, identity: Path | None = None) -> JobOutput:
     out.mkdir()
     job = JobInput(PROVENANCE, study_of(series), "cpu", out, profiles=profiles, identity=identity)
     warm = Warm(0)
-    warm.keep(PROVENANCE.model, pipeline or Low(), None)
+    warm.keep(PROVENANCE.model, Low(), None)
     return Runner(warm, Alone()).run(job)
 
 
@@ -116,13 +106,31 @@ def test_one_set_lies_where_it_is_wanted(series: list[Path], tmp_path: Path) -> 
     assert {r.path.parent for r in output.results} == {tmp_path / "out"}
 
 
-def test_one_bad_object_holds_back_every_set(series: list[Path], tmp_path: Path) -> None:
-    output = ran(series, tmp_path / "out", FULL, Profile("site", timezone="+0100"), pipeline=Shifted())
+def test_one_bad_object_holds_back_every_set(
+    series: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*given: Any) -> list[ResultFile]:
+        written = write(*given)
+        change(written[0].path, lambda segmentation: setattr(segmentation, "SegmentSequence", []))
+        return written
+
+    monkeypatch.setattr("node.services.run_job.write", damaged)
+    output = ran(series, tmp_path / "out", FULL, Profile("site", timezone="+0100"))
     assert (output.outcome, output.retry, output.results) == (Outcome.FAILED, False, ())
     assert output.problems
     assert {problem.split(":")[0] for problem in output.problems} == {"full", "site"}
     assert output.reason == "CheckFailed: " + "; ".join(output.problems)
     assert len(list((tmp_path / "out" / "full").iterdir())) > 2
+
+
+def test_a_series_number_that_is_none_is_as_good_as_none(series: list[Path], tmp_path: Path) -> None:
+    def broken(header: Dataset) -> None:
+        header.add(DataElement("SeriesNumber", "LO", "seven"))
+
+    copies = [change(Path(shutil.copy(path, tmp_path)), broken) for path in series]
+    output = ran(copies, tmp_path / "out", FULL)
+    assert output.outcome is Outcome.SUCCEEDED, output.reason
+    assert min(int(dcmread(result.path).SeriesNumber) for result in output.results) >= FULL.series_number
 
 
 def test_results_carry_the_corrected_identity(series: list[Path], tmp_path: Path) -> None:

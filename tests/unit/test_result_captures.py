@@ -195,19 +195,6 @@ def test_a_heat_map_is_strongest_at_its_peak_and_has_a_bar() -> None:
     assert elsewhere[-30:, -70:].max() > 100, "no bar of colours"
 
 
-def test_what_is_no_number_is_not_shown() -> None:
-    scan = pictures.scan()
-    plain = scan.with_findings(marks=(), regions=())
-    heat = pictures.heat(scan.findings.volume)
-    heat.values[:] = np.nan
-    heat.values[7, 60, 60] = np.inf
-    findings = plain.with_findings(maps=(heat,))
-    assert key_slices(findings.findings) == [7]
-    before, after = (s.captures(replace(FULL, summary=False, maps=False))[7].pixel_array for s in (plain, findings))
-    changed = np.argwhere((before != after).any(axis=-1)[: ROWS - 70])
-    assert changed.tolist() == [[60, 60]]
-
-
 def test_the_legend_names_the_largest_where_there_are_too_many() -> None:
     scan = pictures.scan()
     masks = np.zeros((30, SLICES, ROWS, COLUMNS), bool)
