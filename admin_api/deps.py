@@ -13,6 +13,7 @@ from node.domain.peer import Peer
 from node.domain.route import Route
 from node.services.models import Models
 from node.services.origins import Origins
+from node.services.prune import Prune
 from node.services.queries import Queries
 from node.services.register import Register
 from node.services.replay import Replay
@@ -59,6 +60,7 @@ class AdminServices:
     rollouts: Rollouts
     register: Register
     replay: Replay
+    prune: Prune
     metrics: Callable[[], bytes]
     readiness: Callable[[], Sequence[str]]
     version: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from node.domain.instance import AsideReason
 from node.domain.job import JobState, Role
 from node.domain.peer import Verify
 from node.domain.priority import Priority
+from node.domain.retention import Kind
 from node.domain.route import Operator
 from node.domain.study import StudyState
 
@@ -176,6 +177,7 @@ class DeliveryOut(Schema):
     reason: str | None
     priority: Annotated[Priority, Field(description="0 routine, 1 high, 2 STAT: the most urgent is sent first.")]
     closes: Annotated[bool, Field(description="It ties the others of its job together and goes after them.")]
+    rejects: Annotated[bool, Field(description="It withdraws earlier results, when all others of its job are there.")]
     verify_at: Annotated[datetime | None, Field(description="When the peer is asked (again) whether it has it.")]
     transaction_uid: Annotated[str | None, Field(description="The storage commitment that was asked for it.")]
     missing: Annotated[int, Field(description="How often the peer had answered with success and did not have it.")]
@@ -259,3 +261,37 @@ class PipelineOut(Schema):
     name: str
     model: ModelOut | None
     unavailable: str | None
+
+
+class KeepOut(Schema):
+    """For how long what the node holds is kept, as ISO 8601 durations; null is for ever."""
+
+    studies: timedelta | None
+    aside: timedelta | None
+    quarantine: timedelta | None
+    history: timedelta | None
+
+
+class AmountOut(Schema):
+    """How many, and the bytes of their files."""
+
+    number: int
+    size: int
+
+
+class QuarantinedRunOut(Schema):
+    """What one run made that failed the check; path is relative to the data directory."""
+
+    path: str
+    job_id: str
+    at: datetime
+    amount: Annotated[AmountOut, Field(description="Of its files.")]
+
+
+class RetentionOut(Schema):
+    """What is kept, and what was removed because it was old enough."""
+
+    keep: KeepOut
+    removed: dict[Kind, AmountOut]
+    oldest_study: Annotated[datetime | None, Field(description="When its last instance came.")]
+    quarantine: list[QuarantinedRunOut]

@@ -257,6 +257,19 @@ class DeliverSettings(Section):
         return self
 
 
+class RetentionSettings(Section):
+    """For how many days what the node holds is kept; None is for ever.
+
+    ``study_days`` run from when a study is done with: its last instance came, its jobs ended, its results were
+    delivered, and verified where they are to be. ``history_days`` are for rows of what is over.
+    """
+
+    study_days: Positive | None = None
+    aside_days: Positive | None = None
+    quarantine_days: Positive | None = None
+    history_days: Annotated[float, Field(ge=30)] | None = 365
+
+
 class ResultSettings(Section):
     """ContentQualification (0018,9004) of every result: RESEARCH until the site itself says PRODUCT."""
 
@@ -284,6 +297,7 @@ class Settings(Section):
     work: WorkSettings = WorkSettings()
     models: ModelSettings = ModelSettings()
     deliver: DeliverSettings = DeliverSettings()
+    retention: RetentionSettings = RetentionSettings()
     results: ResultSettings = ResultSettings()
     log: LogSettings = LogSettings()
 

@@ -15,17 +15,24 @@ from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
+from pydicom.uid import (
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from dicom_sr.check_common import COMMON, SR_KINDS, Kind, Result, Rule, Set
-from dicom_sr.check_content import ANY_REPORT, REPORT
+from dicom_sr.check_content import ANY_REPORT, NOTICE, REPORT
 from dicom_sr.check_image import CAPTURE, DOCUMENT, MAP, MULTIFRAME_CAPTURE, SEGMENTATION
+from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import segmented
 from dicom_sr.terms import localised
 from dicom_sr.vet import vetted
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
-from node.domain.profile import FULL, Captures, Profile, Report, Segments
+from node.domain.profile import FULL, Captures, NoticeKind, Profile, Report, Segments
 
 _RULES: dict[Kind, Sequence[Rule]] = {
     Kind.SEG: (*COMMON, *SEGMENTATION),
@@ -79,12 +86,34 @@ def check(
         everything = Set(results, headers, said, profile, supersedes, identified)
         problems.update(_contents(everything))
         for result in results:
-            problems.update(_broken(result, everything))
+            problems.update(_broken(result, everything, _RULES[result.kind]))
     return [text if times == 1 else f"{text} ({times} times)" for text, times in problems.items()]
 
 
-def _broken(result: Result, everything: Set) -> Iterator[str]:
-    for rule in _RULES[result.kind]:
+def check_notice(path: Path, headers: Sequence[Dataset], *, profile: Profile) -> list[str]:
+    """Problems of the notice at ``path`` that a model gave no result, as `check` says them.
+
+    Args:
+        headers: what it was built from; ``profile`` as well.
+    """
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = Result.of(dcmread(path))
+        except (InvalidDicomError, OSError, ValueError) as error:
+            return [f"file readable: {path.name}: {type(error).__name__}"]
+        everything = Set([result], headers, None, profile)
+        wanted = _REPORT_CLASSES.get(profile.report, BasicTextSRStorage)
+        if profile.notice is NoticeKind.SC:
+            wanted = SecondaryCaptureImageStorage
+        problems = [] if result.dataset.SOPClassUID == wanted else ["set contents: no notice as the profile has it"]
+        # A page has a banner and colours like any capture, and no source image.
+        rules = (*COMMON, *(MULTIFRAME_CAPTURE if result.kind is Kind.SC else NOTICE))
+        return problems + list(_broken(result, everything, rules))
+
+
+def _broken(result: Result, everything: Set, rules: Sequence[Rule]) -> Iterator[str]:
+    for rule in rules:
         try:
             found = list(rule.broken(result, everything))
         except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -98,7 +127,11 @@ def _contents(everything: Set) -> Iterator[str]:
     profile, results = everything.profile, everything.results
     kinds = Counter(result.kind for result in results)
     reports = [result for result in results if result.kind in SR_KINDS]
-    if profile.report is not Report.NONE and (not results or results[-1].kind not in SR_KINDS):
+    rejects = [is_rejection(result.dataset) for result in results]
+    if rejects != sorted(rejects):
+        yield "set order: something goes after what rejects earlier results"
+    others = [result for result, is_note in zip(results, rejects, strict=True) if not is_note]
+    if profile.report is not Report.NONE and (not others or others[-1].kind not in SR_KINDS):
         yield "set order: the last object is not an SR"
     if [r.dataset.SOPClassUID for r in reports] != (
         [] if profile.report is Report.NONE else [_REPORT_CLASSES[profile.report]]

@@ -28,6 +28,7 @@ from pydicom.uid import (
 )
 
 from dicom_sr import codes
+from dicom_sr.earlier import earlier_runs
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
 from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import LABEL_MAP_STORAGE
@@ -142,9 +143,10 @@ class Set:
         return identity(who, self.profile.timezone)
 
     @cached_property
-    def sent_before(self) -> Dataset:
-        """Patient and study as the source images themselves say them."""
-        return identity(self.headers[0], self.profile.timezone)
+    def sent_before(self) -> dict[str, Dataset]:
+        """Patient and study of each result that these replace, by SOPInstanceUID: as that result itself has them."""
+        runs = earlier_runs(self.supersedes, identity(self.headers[0], self.profile.timezone))
+        return {target.sop_instance_uid: run.identity for run in runs for target in run.targets}
 
     @cached_property
     def in_patient(self) -> bool:
@@ -204,13 +206,23 @@ class Rule(NamedTuple):
 
 
 def _identity(result: Result, everything: Set) -> Iterator[str]:
-    # A rejection note carries the identity under which was sent what it withdraws.
-    source = everything.sent_before if is_rejection(result.dataset) else everything.source
+    if not is_rejection(result.dataset):
+        yield from _differs(result.dataset, everything.source, "the source")
+        return
+    # A note has the identity under which was sent what it rejects.
+    rejected = {str(item.ReferencedSOPInstanceUID) for item in result.items() if "ReferencedSOPInstanceUID" in item}
+    if not rejected:
+        yield "it rejects nothing"
+    runs = {id(who): who for uid, who in everything.sent_before.items() if uid in rejected}
+    for who in runs.values():
+        yield from _differs(result.dataset, who, "what it rejects")
+
+
+def _differs(dataset: Dataset, source: Dataset, called: str) -> Iterator[str]:
     for keyword in IDENTITY:
-        ours, theirs = result.dataset.get(keyword), source.get(keyword)
-        if str(ours or "") != str(theirs or ""):
-            yield f"{keyword} differs from the source"
-        elif keyword in IDENTITY_TYPE_2 and keyword not in result.dataset:
+        if str(dataset.get(keyword) or "") != str(source.get(keyword) or ""):
+            yield f"{keyword} differs from {called}"
+        elif keyword in IDENTITY_TYPE_2 and keyword not in dataset:
             yield f"{keyword} is missing"
 
 

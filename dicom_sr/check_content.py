@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_sr import codes, ohif
+from dicom_sr import codes, notice, ohif
 from dicom_sr.check_common import Result, Rule, Set
 from dicom_sr.outline import bounding_rectangle, outlines
 from dicom_sr.report import SR_CLASSES
@@ -229,6 +229,16 @@ def _research(result: Result, _: Set) -> Iterator[str]:
         yield "the report does not say that it is not for diagnostic use"
 
 
+def _says_so(result: Result, _: Set) -> Iterator[str]:
+    title = concept(result.dataset)
+    if title != notice.TITLE:
+        yield f"the title is {title}, not {notice.TITLE}"
+    items = list(content(result.dataset))
+    if not any(concept(item) == codes.COMMENT.value and item.get("TextValue") for item in items):
+        yield "no comment says why there is no result"
+    yield from (f"it shows a {item.ValueType}" for item in items if item.ValueType in ("IMAGE", "NUM", "SCOORD"))
+
+
 # What holds for an SR of any class.
 ANY_REPORT: Sequence[Rule] = (
     Rule("flags", _flags),
@@ -237,6 +247,7 @@ ANY_REPORT: Sequence[Rule] = (
     Rule("predecessors", _predecessors),
     Rule("coordinates", _coordinates),
 )
+NOTICE: Sequence[Rule] = (Rule("flags", _flags), Rule("notice", _says_so))
 REPORT: Sequence[Rule] = (
     *ANY_REPORT,
     Rule("root", _root),

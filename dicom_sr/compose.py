@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from os import SEEK_END
 from pathlib import Path
 
@@ -30,7 +29,17 @@ from dicom_sr import (
     segmentation,
     terms,
 )
-from dicom_sr.header import CHARACTER_SET, Plane, identity, local, normalised, planes, stamp
+from dicom_sr.earlier import Earlier, earlier_runs, same_identity
+from dicom_sr.header import (
+    CHARACTER_SET,
+    Plane,
+    free_series_numbers,
+    identity,
+    local,
+    normalised,
+    planes,
+    stamp,
+)
 from dicom_sr.text import keep_text
 from dicom_sr.vet import vetted
 from dicom_sr.words import words
@@ -66,7 +75,8 @@ def compose(
     supersedes: Sequence[ResultReference] = (),
     identified: Dataset | None = None,
 ) -> list[Dataset]:
-    """The result objects of a job for one profile, in sending order: what others refer to first, the SR last.
+    """The result objects of a job for one profile, in sending order: what others refer to first, then the SR, and last
+    the notes that reject what these replace: by then all that is new is there.
 
     Every UID derives from the job and the name of the profile, so a job that runs twice gives the same objects;
     Tracking UIDs derive from the job alone, so what is tracked is the same in every profile.
@@ -75,7 +85,7 @@ def compose(
         headers: ``headers[k]`` is the data set, without pixel data, of the instance behind
             ``findings.volume.sources[k]``; for a multi-frame instance several k share one.
         profile: which objects, and how they are written.
-        supersedes: the results that these replace, the earlier SR last.
+        supersedes: the results that these replace, in the order in which they were sent.
         identified: whose patient and study the results carry; None is the first of ``headers``.
 
     Raises:
@@ -89,7 +99,7 @@ def compose(
         if id(header) not in copies:
             copies[id(header)] = normalised(header, findings.volume)
     sources = [copies[id(header)] for header in headers]
-    number = dict(zip(_SERIES, _series_numbers(headers, profile.series_number), strict=False))
+    number = dict(zip(_SERIES, free_series_numbers(headers, profile.series_number), strict=False))
     who = identity(headers[0] if identified is None else identified, profile.timezone)
     finish = _Finish(provenance, findings, profile, who)
 
@@ -103,16 +113,12 @@ def compose(
     if profile.maps and findings.volume.in_patient:
         results += _maps(provenance, findings, sources, places, profile, number["maps"], headers, finish)
     results += _documents(provenance, findings, headers, sources, profile, number, finish)
-    if profile.reject_earlier and supersedes:
-        # Under the identity that they were sent with, and ahead of the report, which comes when all else is there.
-        why = key_images.Rejected.SUPERSEDED if identified is None else key_images.Rejected.OTHER_IDENTITY
-        results.append(
-            key_images.reject(
-                provenance, supersedes, headers[0], why, profile=profile, series_number=number["rejection"]
-            )
-        )
     if profile.report is not Report.NONE:
         results.append(_report(provenance, findings, sources, segments, profile, number["report"], supersedes, finish))
+    if profile.reject_earlier:
+        numbers = free_series_numbers([*headers, *results], number["rejection"])
+        first = identity(headers[0], profile.timezone)
+        results += _rejections(provenance, earlier_runs(supersedes, first), who, numbers, profile)
     for dataset in results:
         terms.speak(dataset, profile.language, ohif.LOOKED_UP if profile.ohif_tools else frozenset())
     for dataset in results if profile.character_set != CHARACTER_SET else ():
@@ -196,7 +202,7 @@ def _maps(
     """One series for each map."""
     results = []
     for number, (found, series_number) in enumerate(
-        zip(findings.maps, _series_numbers(headers, first), strict=False), 1
+        zip(findings.maps, free_series_numbers(headers, first), strict=False), 1
     ):
         dataset = parametric_map.build(
             provenance,
@@ -243,6 +249,22 @@ def _documents(
     return [dataset for _, dataset in made]
 
 
+def _rejections(
+    provenance: Provenance,
+    runs: Sequence[Earlier],
+    who: Dataset,
+    numbers: Iterator[int],
+    profile: Profile,
+) -> Iterator[Dataset]:
+    """A note for each earlier run, with the identity that its objects have."""
+    for part, (run, series_number) in enumerate(zip(runs, numbers, strict=False), 1):
+        of_whom = run.identity
+        reason = key_images.Rejected.SUPERSEDED if same_identity(of_whom, who) else key_images.Rejected.OTHER_IDENTITY
+        yield key_images.reject(
+            provenance, run.targets, of_whom, reason, profile=profile, series_number=series_number, part=part
+        )
+
+
 def _report(
     provenance: Provenance,
     findings: Findings,
@@ -261,12 +283,6 @@ def _report(
     if profile.report is Report.COMPREHENSIVE_3D:
         return document
     return older.build(provenance, document, profile=profile)
-
-
-def _series_numbers(headers: Sequence[Dataset], first: int) -> Iterator[int]:
-    """Series numbers from ``first`` on that the source does not use."""
-    taken = {int(header.SeriesNumber) for header in headers if header.get("SeriesNumber") is not None}
-    return (number for number in count(first) if number not in taken)
 
 
 def write(datasets: Sequence[Dataset], out_dir: Path) -> list[ResultFile]:
@@ -354,4 +370,5 @@ def _write(encoded: bytes, dataset: Dataset, path: Path) -> ResultFile:
         digest=hashlib.sha256(encoded).hexdigest(),
         size=size,
         path=path.resolve(),
+        rejects=key_images.is_rejection(dataset),
     )

@@ -6,9 +6,10 @@ the results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,21 @@ def planes(volume: Volume, headers: list[Dataset]) -> list[Plane | None]:
             )
         found.append(here)
     return found
+
+
+def drop_broken_numbers(header: Dataset) -> None:
+    """A number that is none says nothing; where it matters, reading has refused it before."""
+    for keyword in ("SeriesNumber", "InstanceNumber"):
+        try:
+            int(header.get(keyword) or 0)
+        except ValueError:
+            del header[keyword]
+
+
+def free_series_numbers(datasets: Iterable[Dataset], first: int) -> Iterator[int]:
+    """Series numbers (0020,0011) from ``first`` on that none of ``datasets`` has."""
+    taken = {int(each.SeriesNumber) for each in datasets if each.get("SeriesNumber") is not None}
+    return (number for number in count(first) if number not in taken)
 
 
 def zone(header: Dataset) -> timezone | None:

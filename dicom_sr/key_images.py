@@ -73,6 +73,7 @@ def reject(
     *,
     profile: Profile,
     series_number: int,
+    part: int = 1,
 ) -> Dataset:
     """A rejection note for ``supersedes`` (IHE RAD-66), whole: a PACS hides what it names.
 
@@ -80,8 +81,9 @@ def reject(
 
     Args:
         supersedes: the results that are withdrawn, all of one study.
-        header: one that those results were made from, or one of them.
+        header: one of those results, or what has their patient and study.
         series_number: SeriesNumber (0020,0011) of the result.
+        part: counts the notes of one set; each is a series of its own, as each may have another patient.
 
     Raises:
         InvalidInput: nothing is rejected, or results of another study than that of ``header``.
@@ -97,7 +99,8 @@ def reject(
     says = language.rejection.format(model=provenance.model.label, reason=why)
     items = [*content.context(provenance, language), content.text(_DESCRIPTION, says)]
     items += [content.reference(target) for target in supersedes]
-    note = _key_object(provenance, profile, title, items, supersedes, name="REJECT", series_number=series_number)
+    name = "REJECT" if part == 1 else f"REJECT {part}"
+    note = _key_object(provenance, profile, title, items, supersedes, name=name, series_number=series_number)
     stamp(note, identity(header), provenance, what=terms.translated(title, profile.language).meaning)
     return note
 

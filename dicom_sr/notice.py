@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from dicom_sr import capture, codes, content, terms
-from dicom_sr.header import identity, local, stamp
+from dicom_sr.header import free_series_numbers, identity, local, stamp
 from dicom_sr.page import pages
 from dicom_sr.provenance import result_uid
 from dicom_sr.sheet import Sheet, facts, study_fact
@@ -25,7 +25,7 @@ from node.domain.finding import Code
 from node.domain.job import Provenance
 from node.domain.profile import NoticeKind, Profile, Report
 
-_TITLE = "NOT-RUN"
+TITLE = "NOT-RUN"
 _SIDE = 1024  # pixels
 _LONGEST = 800  # characters of a reason, so that the page holds it
 _CLASSES = {
@@ -57,16 +57,16 @@ def build(
 
     Args:
         detail: the reason as the node tells it, one sentence, without patient data; may be empty.
-        headers: of instances of the study, of any modality; the first gives patient and study.
+        headers: of instances of the study, of any modality, one of each series; the first gives patient and study.
     """
     language = words(profile.language)
-    who = identity(headers[0])
+    who = identity(headers[0], profile.timezone)
     said = _sentences(provenance, why, detail, language)
     make = _picture if profile.notice is NoticeKind.SC else _document
     dataset = make(provenance, said, who, language, profile, headers[0])
     dataset.SeriesInstanceUID = result_uid(provenance, profile, "NOTICE", "series")
     dataset.SOPInstanceUID = result_uid(provenance, profile, "NOTICE", "1")
-    dataset.SeriesNumber, dataset.InstanceNumber = profile.series_number, 1
+    dataset.SeriesNumber, dataset.InstanceNumber = next(free_series_numbers(headers, profile.series_number)), 1
     terms.speak(dataset, profile.language)
     title = provenance.model.title or provenance.model.name
     stamp(dataset, who, provenance, what=f"{language.not_run_short}: {terms.label(title, profile.language)}")
@@ -88,7 +88,7 @@ def _document(
 ) -> Dataset:
     items = content.context(provenance, language)
     items += [content.text(codes.COMMENT, sentence) for sentence in said]
-    title = Code(_TITLE, codes.PRIVATE_SCHEME, language.not_run_title)
+    title = Code(TITLE, codes.PRIVATE_SCHEME, language.not_run_title)
     return content.document(_CLASSES.get(profile.report, BasicTextSRStorage), "SR", title, items)
 
 

@@ -1,10 +1,10 @@
 """The composition root: builds every object from the settings, starts the stages and stops them.
 
-Start: the schema, then what a crash left behind (leases of dead processes), then the receiver, and beside it rows for
-what lies on disk without one; then everything that only reads what it wrote. Stop, in this order: the receiver (nothing
-new is acknowledged), the inbox (rows of what was), the ticker (settling, routing, delivering), the worker (its job goes
-back to the queue), the API last, so that an administrator can watch. Each may die at any point instead: the next start
-does the same work.
+Start: the schema, then what a crash left behind (a removal half-way, leases of dead processes), then the receiver, and
+beside it rows for what lies on disk without one; then everything that only reads what it wrote. Stop, in this order:
+the receiver (nothing new is acknowledged), the inbox (rows of what was), the ticker (settling, routing, delivering),
+the worker (its job goes back to the queue), the API last, so that an administrator can watch. Each may die at any
+point instead: the next start does the same work.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from node.domain.study import Released
 from node.front import Told, new_front, new_receive
 from node.observe.metrics import Metrics
 from node.schedule import Ticker
-from node.services.assemble import Assemble
 from node.services.breaker import Breaker
 from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
@@ -57,6 +56,7 @@ _TICK = timedelta(seconds=0.5)
 _KEEP = timedelta(seconds=1)  # a process that died is started again
 _LOOK = timedelta(seconds=0.1)  # for studies to judge: hints in memory, and one small query
 _RECOVER_EVERY = timedelta(seconds=15)
+_PRUNE_EVERY = timedelta(minutes=10)
 _REBUILD_AGAIN_SECONDS = 5.0
 
 
@@ -93,14 +93,7 @@ class Receiver:
         self._stopped = threading.Event()
         self._queried = {p.ae_title: p for p in core.peers.values() if p.query}
         self._evidence = self._new_evidence() if settings.assemble.evidence else None
-        self._assemble = Assemble(
-            core.database.write,
-            core.database.read,
-            core.clock,
-            default=timedelta(seconds=settings.assemble.quiet_seconds),
-            quiet={p.ae_title: timedelta(seconds=p.quiet_seconds) for p in core.peers.values() if p.quiet_seconds},
-            evidence=self._evidence,
-        )
+        self._assemble = core.assemble(self._evidence)
         self._dispatch = Dispatch(
             core.database.write,
             core.database.read,
@@ -144,7 +137,8 @@ class Receiver:
             InvalidSettings: the address is in use or not ours.
         """
         self._core.files.sweep()
-        recover = self._core.recover()
+        recover, prune = self._core.recover(), self._core.prune(self._being_sent)
+        prune.recover()
         recover.leases()
         self._core.rollouts().refresh()
         self._dispatch.renew()
@@ -165,6 +159,7 @@ class Receiver:
             for peer in self._queried.values():
                 ticker.every(_LOOK, f"evidence of {peer.name}", partial(self._judge, self._evidence, peer))
         ticker.every(_RECOVER_EVERY, "recover", recover.leases)
+        ticker.every(_PRUNE_EVERY, "prune", lambda: self._rebuilding.is_alive() or prune.prune())
 
     def _being_sent(self, study_uid: str) -> bool:
         return self._front.being_sent(study_uid) or self.stow.being_sent(study_uid)
@@ -276,7 +271,7 @@ def new_ticker(core: Core) -> Ticker:
     """A ticker with a thread for every peer that it waits for, and some for the node itself."""
     waited_for = sum(p.associations for p in senders(core)) + len(verified(core)) + len(served.called(core))
     waited_for += sum(p.query for p in core.peers.values())
-    return Ticker(threads=waited_for + core.settings.node.receivers + 4)
+    return Ticker(threads=waited_for + core.settings.node.receivers + 5)
 
 
 def receive(core: Core, stop: Stop) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from node import __version__
 from node.command import AsJson, Context, Limit, core, opened, settings, show
-from node.domain.errors import AinodeError
+from node.domain.errors import AinodeError, Unavailable
 from node.models_cli import models_app, pipelines_app, replay
 from node.scaffold import new
 from node.stopping import Stop
@@ -195,7 +196,8 @@ def run(
     with opened() as shared:
         chosen = open_named(shared, model)
         wanted = profile_of(profile, shared.settings)
-    output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings, profile=wanted)
+    with redirect_stdout(sys.stderr):  # what a network prints is no part of the answer
+        output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings, profile=wanted)
     raise typer.Exit(show_run(output, as_json=as_json))
 
 
@@ -243,6 +245,25 @@ def deliveries(
 
     chosen = _one_of(DeliveryState, state, "--state")
     _print(lambda q: q.deliveries(limit=limit, state=chosen), show_deliveries, as_json=as_json)
+
+
+@app.command()
+def prune(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what is kept for long enough, as a running node does by itself."""
+    from node.app import is_running
+    from node.console import show_due
+
+    with opened() as shared:
+        service = shared.prune()
+        due = service.due()
+        # A node that runs knows what is being sent to it at this moment.
+        if not dry_run and (is_running(shared.data_dir) or not service.prune()):
+            raise Unavailable("the node that runs here removes this by itself, within ten minutes")
+    show(due, lambda found: show_due(found, removed=not dry_run), as_json=as_json)
 
 
 @routes_app.command("explain")

@@ -28,7 +28,9 @@ from node.domain.ids import checked_ae_title
 from node.domain.job import Job, JobOutput, Outcome, Role
 from node.domain.peer import Peer, Verify
 from node.domain.profile import Profile
+from node.domain.retention import Kind
 from node.domain.study import Study
+from node.services.prune import Due
 from node.services.queries import NodeStatus, PeerStatus
 
 if TYPE_CHECKING:  # it brings all that writes results, a quarter of what a command takes to start
@@ -264,3 +266,20 @@ def show_deliveries(deliveries: list[Delivery]) -> None:
     for d in deliveries:
         table.add_row(str(d.id), d.peer, d.state.value, str(d.attempt), d.sop_instance_uid, d.reason or "")
     out.print(table)
+
+
+_COUNTED = {
+    Kind.STUDIES: "studies",
+    Kind.ASIDE: "objects aside",
+    Kind.QUARANTINE: "runs in quarantine",
+    Kind.HISTORY: "rows",
+}
+
+
+def show_due(due: Due, *, removed: bool) -> None:
+    """What is old enough, and what keeps the rest of it."""
+    said = "removed" if removed else "would go"
+    for kind, amount in due.amounts.items():
+        out.print(f"{amount.number} {_COUNTED[kind]}, {amount.size / 1e6:.1f} MB: {said}")
+    for why, number in due.held.most_common():
+        out.print(f"{number} studies stay: {why}", style="dim")

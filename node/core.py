@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +19,23 @@ from node.clock import SystemClock
 from node.dicom.tls import Certificates
 from node.domain.job import Job, Provenance
 from node.domain.model import ModelVersion
+from node.domain.peer import Verify
+from node.domain.retention import Keep
 from node.domain.trial import Trial
 from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
 from node.files.registries import Registries, Server
+from node.files.trash import DiskTrash
 from node.observe.metrics import Metrics
+from node.services.assemble import Assemble
+from node.services.evidence import Evidence
 from node.services.locate import Locate
 from node.services.models import Models
 from node.services.notices import Notices
+from node.services.prune import Prune
 from node.services.queries import NodeFacts, Queries
 from node.services.receive import read_aside, read_kept
+from node.services.recompressed import Recompressed
 from node.services.recover import Recover
 from node.services.register import Register
 from node.services.replay import Replay
@@ -53,6 +60,10 @@ def registries(models: ModelSettings) -> Registries:
     if models.mlflow_uri is not None:
         mlflow = Server(models.mlflow_uri, authorization(models.mlflow_user, models.mlflow_token))
     return Registries(hub, mlflow)
+
+
+def _days(number: float | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
 
 
 class Core:
@@ -209,6 +220,48 @@ class Core:
             read_aside=partial(read_aside, self.files),
             alive=owner.alive,
             attempts=self.settings.work.attempts,
+        )
+
+    def assemble(self, evidence: Evidence | None = None) -> Assemble:
+        """The service that gives rows to what was kept, and settles studies."""
+        settings, database = self.settings, self.database
+        quiet = {p.ae_title: timedelta(seconds=p.quiet_seconds) for p in self.peers.values() if p.quiet_seconds}
+        default = timedelta(seconds=settings.assemble.quiet_seconds)
+        return Assemble(database.write, database.read, self.clock, default=default, quiet=quiet, evidence=evidence)
+
+    def prune(self, being_sent: Callable[[str], bool] = lambda study_uid: False) -> Prune:
+        """The service that removes what is old enough."""
+        kept = self.settings.retention
+        return Prune(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            DiskTrash(self.files),
+            Keep(
+                studies=_days(kept.study_days),
+                aside=_days(kept.aside_days),
+                quarantine=_days(kept.quarantine_days),
+                history=_days(kept.history_days),
+            ),
+            verified=[p.name for p in self.peers.values() if p.send and p.verify is not Verify.NONE],
+            index=self.assemble().index,
+            read_kept=partial(read_kept, self.files),
+            being_sent=being_sent,
+        )
+
+    def recompressed(self) -> Recompressed:
+        """The service that looks at objects that came again in another compression."""
+        from node.files.transcode import EXPLICIT, transcoded
+
+        return Recompressed(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            DiskTrash(self.files),
+            self.assemble(),
+            lambda path: transcoded(path, EXPLICIT).getvalue(),
         )
 
     def close(self) -> None:

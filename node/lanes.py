@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Thread
@@ -19,7 +19,6 @@ from node.ports import Engine
 from node.services.batches import Batches
 from node.services.beside import Beside
 from node.services.gate import Gate
-from node.services.notices import Notices
 from node.services.oversight import Oversight
 from node.services.rollout import rollout_of
 from node.services.work import Work
@@ -30,7 +29,7 @@ from pipelines.registry import model_version
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-_NOTICES_SECONDS = 1.0
+_BESIDE_SECONDS = 1.0
 
 
 def work(core: Core, stop: Stop) -> None:
@@ -39,21 +38,22 @@ def work(core: Core, stop: Stop) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(core.data_dir / "cache" / "torch"))
     lanes = [lane for n in range(len(core.settings.work.device)) for lane in _lanes(core, stop, n)]
     threads = [Thread(target=lane.run, name=lane.name) for lane in lanes]
-    threads.append(Thread(target=_give_notices, args=(core.notices(), stop), name="notices"))
+    beside = {"notices": core.notices().give, "what came again": core.recompressed().look}
+    threads += [Thread(target=_every_second, args=(call, stop, name), name=name) for name, call in beside.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def _give_notices(notices: Notices, stop: Stop) -> None:
-    """Of jobs that ended without results, in whatever process."""
+def _every_second(call: Callable[[], object], stop: Stop, name: str) -> None:
+    """What has to be looked for in the database, whatever process wrote it."""
     while not stop.is_set():
         try:
-            notices.give()
+            call()
         except Exception:
-            log.exception("notices failed; they are looked at again")
-        stop.wait(_NOTICES_SECONDS)
+            log.exception("%s failed; it is looked at again", name)
+        stop.wait(_BESIDE_SECONDS)
 
 
 def _lanes(core: Core, stop: Stop, number: int) -> list[_Lane]:

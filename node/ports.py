@@ -12,6 +12,7 @@ from node.domain.commitment import Reference
 from node.domain.encoded import Encoded
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
+from node.domain.retention import Amount, Contents, QuarantinedRun
 from node.domain.trial import TrialInput, TrialOutput
 from node.domain.verification import CommitmentReport, Wanted
 
@@ -87,7 +88,10 @@ class InstanceFiles(Protocol):
         """Make kept objects durable, their names too; the size in bytes of each, those that are not there left out."""
         ...
 
-    def all_instances(self) -> Iterable[str]: ...
+    def all_instances(self, study_uid: str | None = None) -> Iterable[str]:
+        """Every received instance, of one study or of all."""
+        ...
+
     def all_asides(self) -> Iterable[str]: ...
     def adopt(self, files: Sequence[Path], *, job_id: str, attempt: int) -> list[str]:
         """Take finished result files over, durably; returns their paths in the same order."""
@@ -115,6 +119,42 @@ def every(index: int) -> bool:
 
 def idle() -> None:
     """For ``Sender.send``: nobody waits for a sign of life."""
+
+
+class Trash(Protocol):
+    """Removes files from the data directory. Paths are relative to it."""
+
+    def held(self) -> AbstractContextManager[bool]:
+        """Keep others from removing meanwhile; False where another process is at it."""
+        ...
+
+    def take(self, name: str, study_uid: str, contents: Contents) -> None:
+        """Move the files of a study, durably, into a folder of the trash, where nothing finds them.
+
+        What lies among its instances and is none of ``contents`` stays.
+        """
+        ...
+
+    def names(self) -> list[str]: ...
+    def put_back(self, name: str) -> None:
+        """Move files to where they have lain; one whose name is taken by now stays in the trash."""
+        ...
+
+    def empty(self, name: str) -> None:
+        """Remove a folder of the trash, for good."""
+        ...
+
+    def remove(self, path: str) -> Amount:
+        """Remove a file with its note, or a folder, for good, and folders above it that are empty then."""
+        ...
+
+    def quarantined(self) -> list[QuarantinedRun]:
+        """What lies in quarantine, the oldest first."""
+        ...
+
+    def scratch(self, before: datetime) -> Mapping[str, str]:
+        """Scratch folders in which nothing was written since then, and the job of each."""
+        ...
 
 
 class Sender(Protocol):

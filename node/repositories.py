@@ -23,6 +23,7 @@ from node.domain.route import Decision
 from node.domain.study import Study, StudyState
 from node.domain.trial import Trial
 from node.domain.verification import AskedCommitment
+from node.retention import Retention
 
 
 class Instances(Protocol):
@@ -39,7 +40,7 @@ class Instances(Protocol):
     def results_before(self, job: Job) -> dict[str, tuple[ResultReference, ...]]:
         """By peer, what it has of the same study, route and model from before this job: the results, or the notice, of
         the latest job that it was sent any of. What is still on its way to the peer counts, what never got there does
-        not. In sending order.
+        not. In sending order; paths are relative to the data directory.
         """
         ...
 
@@ -379,6 +380,8 @@ class UnitOfWork(Protocol):
     def asked_commitments(self) -> AskedCommitments: ...
     @property
     def manifests(self) -> Manifests: ...
+    @property
+    def retention(self) -> Retention: ...
     @property
     def journal(self) -> Journal: ...
     @property

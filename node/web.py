@@ -56,6 +56,7 @@ class WebServer:
             rollouts=core.rollouts(),
             register=core.register(),
             replay=core.replay(),
+            prune=core.prune(),
             metrics=counted.render,
             readiness=core.problems,
             version=__version__,

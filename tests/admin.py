@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from node.domain.instance import Aside, AsideReason
 from node.domain.job import Job, JobInput, JobOutput, Outcome
 from node.domain.model import INSTALLED, KnownVersion, VersionState
 from node.domain.peer import Peer
+from node.domain.retention import Keep
 from node.domain.rollout import Rollout
 from node.observe.metrics import Metrics
 from node.services.queries import NodeFacts, Queries
@@ -59,6 +61,7 @@ class AdminHouse(House):
                     InstalledPipeline("lung", MODEL),
                     InstalledPipeline("nodules", unavailable="no weights"),
                 ],
+                prune=self.prune(Keep(studies=timedelta(days=30))),
                 metrics=self.metrics.render,
                 readiness=lambda: self.problems,
                 version=VERSION,

@@ -7,16 +7,19 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from node.domain.instance import Instance, Origin
 from node.domain.job import Job, JobInput, JobOutput, Outcome, Provenance, ResultFile
 from node.domain.model import ModelVersion, Qualification
 from node.domain.peer import Peer
 from node.domain.profile import Profile
+from node.domain.retention import Keep
 from node.domain.route import Condition, Operator, Route
 from node.domain.trial import Trial, TrialInput, TrialOutput
 from node.files.disk import DiskFiles
 from node.files.models import ModelFiles
+from node.files.trash import DiskTrash
 from node.ports import CommitmentRequester, Verifier
 from node.services.assemble import Assemble
 from node.services.beside import Beside
@@ -28,6 +31,8 @@ from node.services.locate import Locate
 from node.services.models import Models
 from node.services.outbox import Outbox, Patience
 from node.services.oversight import Oversight
+from node.services.prune import Prune
+from node.services.receive import read_kept
 from node.services.register import Register
 from node.services.replay import Replay
 from node.services.request_commitment import RequestCommitments, TakeReports
@@ -196,6 +201,23 @@ class House:
             peer,
             VERIFY_PATIENCE,
             new_uid=lambda: f"2.25.{next(self._transactions)}",
+        )
+
+    def prune(self, keep: Keep, **changes: Any) -> Prune:
+        """What removes what is old enough."""
+        return Prune(
+            self.database.write,
+            self.database.read,
+            self.clock,
+            self.files,
+            DiskTrash(self.files),
+            keep,
+            **{
+                "verified": (),
+                "index": self.assemble.index,
+                "read_kept": lambda path: read_kept(self.files, path),
+            }
+            | changes,
         )
 
     def close(self) -> None:

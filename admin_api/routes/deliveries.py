@@ -33,3 +33,14 @@ def deliveries(services: Services, state: DeliveryState | None = None, limit: Li
 def requeue(delivery_id: DeliveryId, services: Services, actor: Actor) -> Delivery:
     """Its time and its attempts begin anew."""
     return services.requeue.requeue_delivery(delivery_id, actor)
+
+
+@router.post(
+    "/{delivery_id}/dismiss",
+    response_model=DeliveryOut,
+    summary="Dismiss a dead delivery",
+    responses=NOT_FOUND | NOT_DEAD,
+)
+def dismiss(delivery_id: DeliveryId, services: Services, actor: Actor) -> Delivery:
+    """Somebody has looked at it, and it is not to be sent; nothing of its study is kept for its sake any more."""
+    return services.requeue.dismiss_delivery(delivery_id, actor)

@@ -29,3 +29,9 @@ def job(job_id: str, services: Services) -> Job:
 def requeue(job_id: str, services: Services, actor: Actor) -> Job:
     """It gets all its attempts again."""
     return services.requeue.requeue_job(job_id, actor)
+
+
+@router.post("/{job_id}/dismiss", response_model=JobOut, summary="Dismiss a dead job", responses=NOT_FOUND | NOT_DEAD)
+def dismiss(job_id: str, services: Services, actor: Actor) -> Job:
+    """Somebody has looked at it, and it is not to run again; nothing of its study is kept for its sake any more."""
+    return services.requeue.dismiss_job(job_id, actor)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from admin_api.deps import Limit, Services
-from admin_api.schemas import EventOut, HealthOut, ReadyOut, StatusOut
+from admin_api.schemas import EventOut, HealthOut, ReadyOut, RetentionOut, StatusOut
 from node.domain.events import Event
+from node.services.prune import Retained
 from node.services.queries import NodeStatus
 
 probes = APIRouter(tags=["probes"])
@@ -43,3 +44,9 @@ def status(services: Services) -> NodeStatus:
 def events(services: Services, limit: Limit = 100) -> list[Event]:
     """Of all studies, the latest first."""
     return services.queries.events(limit=limit)
+
+
+@router.get("/retention", response_model=RetentionOut, summary="What is kept, and what was removed")
+def retention(services: Services) -> Retained:
+    """For how long, the oldest study, what was removed since the database was made, and what lies in quarantine."""
+    return services.prune.retained()

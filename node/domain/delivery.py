@@ -13,7 +13,8 @@ from node.domain.priority import Priority
 class DeliveryState(StrEnum):
     """Where a delivery stands. ``DELIVERED`` is the peer's word, ``COMMITTED`` was verified.
 
-    ``WITHDRAWN`` was not sent, because patient or order were corrected before; a later revision has its own.
+    ``WITHDRAWN`` was not sent: patient or order were corrected before, and a later revision has its own; or a person
+    has dismissed it.
     """
 
     PENDING = "pending"
@@ -34,6 +35,7 @@ class DeliveryStep(StrEnum):
     LEASE_EXPIRED = "lease expired"
     REJECT = "reject"
     REQUEUE = "requeue"
+    DISMISS = "dismiss"  # a person has looked at it, and nothing more is to be done
     WITHDRAW = "withdraw"  # it names the wrong patient or order, and nothing of its set has been sent
     MISSING = "missing"  # delivered, and the peer does not have it
     GIVE_UP = "give up"  # owed for too long, or delivered again and again and never verified
@@ -57,7 +59,10 @@ DELIVERY: Mapping[DeliveryState, Mapping[DeliveryStep, DeliveryState]] = {
         DeliveryStep.GIVE_UP: DeliveryState.DEAD,
     },
     DeliveryState.COMMITTED: {},
-    DeliveryState.DEAD: {DeliveryStep.REQUEUE: DeliveryState.PENDING},
+    DeliveryState.DEAD: {
+        DeliveryStep.REQUEUE: DeliveryState.PENDING,
+        DeliveryStep.DISMISS: DeliveryState.WITHDRAWN,
+    },
     DeliveryState.WITHDRAWN: {},
 }
 
@@ -68,10 +73,11 @@ class Delivery:
 
     ``position`` orders the instances of one job: what others refer to goes first, the SR last. ``attempt`` counts how
     often it was sent, or its sender died with it. ``status`` is the peer's last C-STORE status, None before the first
-    answer; ``refusals`` is how often it was one that seldom passes. ``closes``: the one that ties the others of its job
-    together and goes after them, the SR. ``verify_at`` is when a delivered one is looked for (again), None where the
-    peer's word is enough; ``transaction_uid`` is the storage commitment that was asked for it, ``missing`` is how often
-    it was found not to be there.
+    answer; ``refusals`` is how often it was one that seldom passes. ``closes``: it ties the others of its job together
+    and goes after them, the SR; ``rejects``: it withdraws earlier results, and goes only when all others of its job are
+    there, the SR too. ``verify_at`` is when a delivered one is looked for (again), None where the peer's word is
+    enough; ``transaction_uid`` is the storage commitment that was asked for it, ``missing`` is how often it was found
+    not to be there.
     """
 
     id: int
@@ -98,6 +104,7 @@ class Delivery:
     transaction_uid: str | None = None
     missing: int = 0
     refusals: int = 0
+    rejects: bool = False
 
 
 def backoff(attempt: int, *, base: timedelta, cap: timedelta) -> timedelta:

@@ -27,6 +27,10 @@ AinodeError
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+T = TypeVar("T")
+
 
 class AinodeError(Exception):
     """Root of every error that the node raises on purpose."""
@@ -111,6 +115,17 @@ class Unavailable(Permanent):
 
 class NotFound(Permanent):
     """No such study, job, delivery or model version."""
+
+
+def required(found: T | None, what: str) -> T:
+    """What was found.
+
+    Raises:
+        NotFound: nothing was.
+    """
+    if found is None:
+        raise NotFound(f"no {what} is known")
+    return found
 
 
 class Transient(AinodeError):

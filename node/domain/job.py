@@ -50,6 +50,7 @@ class JobStep(StrEnum):
     GIVE_UP = "give up"
     CANCEL = "cancel"
     REQUEUE = "requeue"
+    DISMISS = "dismiss"  # a person has looked at it, and nothing more is to be done
 
 
 JOB: Mapping[JobState, Mapping[JobStep, JobState]] = {
@@ -64,7 +65,7 @@ JOB: Mapping[JobState, Mapping[JobStep, JobState]] = {
     },
     JobState.SUCCEEDED: {},
     JobState.REFUSED: {},
-    JobState.DEAD: {JobStep.REQUEUE: JobState.QUEUED},
+    JobState.DEAD: {JobStep.REQUEUE: JobState.QUEUED, JobStep.DISMISS: JobState.CANCELLED},
     JobState.CANCELLED: {},
 }
 
@@ -132,12 +133,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ResultReference:
-    """A result that left the node."""
+    """A result that left the node. ``path`` is where it lies here, None where it does not any more."""
 
     study_uid: str
     series_uid: str
     sop_class_uid: str
     sop_instance_uid: str
+    path: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,8 @@ class JobInput:
 
     ``version_dir`` is where a registered version lies, None for an installed one; ``trust_code`` allows its own code.
     The results are written once for each of ``profiles``. ``supersedes`` are, by name of the profile, the results that
-    these replace, the earlier SR last. ``identity`` is a later header of an instance that was read, whose patient and
-    study are to be believed instead.
+    these replace, in the order in which they were sent. ``identity`` is a later header of an instance that was read,
+    whose patient and study are to be believed instead.
     """
 
     provenance: Provenance
@@ -163,7 +165,10 @@ class JobInput:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result object that was written, read back and checked. ``path`` is absolute."""
+    """A result object that was written, read back and checked. ``path`` is absolute.
+
+    ``rejects``: it withdraws earlier results, and may be sent only when all others of its set are there.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -174,6 +179,7 @@ class ResultFile:
     size: int
     path: Path
     profile: str = FULL.name
+    rejects: bool = False
 
 
 class Outcome(StrEnum):
@@ -186,7 +192,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class JobOutput:
-    """What a run returns. ``results`` is in sending order: what others refer to first, the SR last.
+    """What a run returns. ``results`` is in sending order: what others refer to first, then the SR, what rejects last.
 
     ``findings`` is the summary for the job row (JSON types only); ``timings`` are seconds by stage; ``inputs`` maps
     SOPInstanceUID to digest for what was read. ``problems`` is what the check found: then the objects lie in the job's

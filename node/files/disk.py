@@ -106,12 +106,12 @@ class DiskFiles:
                 sizes[path] = os.fstat(opened.fileno()).st_size
                 directories.update(parent for parent in file.parents if parent.is_relative_to(self._root))
         for directory in directories:
-            _sync(directory)
+            sync_path(directory)
         return sizes
 
-    def all_instances(self) -> Iterator[str]:
-        """Every received instance; no order."""
-        return self._all(layout.INSTANCES)
+    def all_instances(self, study_uid: str | None = None) -> Iterator[str]:
+        """Every received instance, of one study or of all; no order."""
+        return self._all(layout.INSTANCES if study_uid is None else layout.study_path(study_uid))
 
     def all_asides(self) -> Iterator[str]:
         """Every object aside; no order."""
@@ -129,7 +129,7 @@ class DiskFiles:
             with source.open("rb") as file:
                 path = layout.result_path(job_id, attempt, split(file.read(HEAD_LIMIT)).sop_instance_uid)
                 os.fsync(file.fileno())
-            self._place(source, path)
+            self.place(source, path)
             paths.append(path)
         return paths
 
@@ -145,11 +145,11 @@ class DiskFiles:
         with full_disk_named():
             (source / layout.REASON).write_text(json.dumps(note, indent=2, ensure_ascii=False), encoding="utf-8")
             for file in source.rglob("*"):
-                _sync(file)
-            _sync(source)
+                sync_path(file)
+            sync_path(source)
             self._make_dir(self.absolute(path).parent, sync=True)
             source.rename(self.absolute(path))
-            _sync(self.absolute(path).parent)
+            sync_path(self.absolute(path).parent)
         return path
 
     def job_dir(self, job_id: str, attempt: int) -> Path:
@@ -200,7 +200,12 @@ class DiskFiles:
     def _link_received(self, source: Path, path: str) -> None:
         self._link(source, path, sync=self._sync)
 
-    def _place(self, source: Path, path: str) -> None:
+    def place(self, source: Path, path: str) -> None:
+        """Move a file of the data directory to another name, durably.
+
+        Raises:
+            FileExistsError: the name is taken.
+        """
         with full_disk_named():
             self._link(source, path, sync=True)
             source.unlink()
@@ -208,9 +213,13 @@ class DiskFiles:
     def _link(self, source: Path, path: str, *, sync: bool) -> None:
         target = self.absolute(path)
         self._make_dir(target.parent, sync=sync)
-        os.link(source, target)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            self._make_dir(target.parent, sync=sync)  # the study was removed at this very moment
+            os.link(source, target)
         if sync:
-            _sync(target.parent)
+            sync_path(target.parent)
 
     def _make_dir(self, directory: Path, *, sync: bool) -> None:
         """Make a directory below the root and sync the entry that names it.
@@ -224,11 +233,11 @@ class DiskFiles:
             self._make_dir(directory.parent, sync=sync)
             directory.mkdir(exist_ok=True)
             if sync:
-                _sync(directory.parent)
+                sync_path(directory.parent)
         self._made.add(directory)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Make a file's content, or a directory's names, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -9,6 +9,7 @@
     models/<name>/<digest>/                                                 registered model versions
     work/<job>/<attempt>/                                                   scratch space of one run
     tmp/                                                                    files that are being written
+    trash/<study>-<revision>/                                               of a removed study, each below its own path
 
 Every part that comes from outside is checked here before it becomes a path.
 """
@@ -22,7 +23,7 @@ from node.domain.errors import InvalidInput
 from node.domain.ids import checked_uid
 
 INSTANCES, RESULTS, ASIDE, MODELS, WORK, TMP = "instances", "results", "aside", "models", "work", "tmp"
-QUARANTINE, REASON = "quarantine", "reason.json"
+QUARANTINE, REASON, TRASH = "quarantine", "reason.json", "trash"
 
 _PART = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}")
 
@@ -41,6 +42,16 @@ def instance_path(study_uid: str, series_uid: str, sop_instance_uid: str) -> str
             checked_uid(sop_instance_uid, "SOPInstanceUID") + ".dcm",
         )
     )
+
+
+def study_path(study_uid: str) -> str:
+    """The directory of the received instances of a study."""
+    return str(PurePosixPath(INSTANCES, checked_uid(study_uid, "StudyInstanceUID")))
+
+
+def results_path(job_id: str) -> str:
+    """The directory of what a job has made, in all its attempts."""
+    return str(PurePosixPath(RESULTS, _part(job_id, "job")))
 
 
 def result_path(job_id: str, attempt: int, sop_instance_uid: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -20,6 +20,7 @@ from node.domain.delivery import DeliveryState
 from node.domain.instance import Answer
 from node.domain.job import JobState
 from node.domain.peer import Peer, Verify
+from node.domain.retention import Amount, Kind
 from node.domain.study import StudyState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -44,6 +45,8 @@ class Snapshot:
     instances: int
     asides: int
     free_bytes: int
+    removed: Mapping[Kind, Amount]
+    oldest_study_seconds: float
 
 
 class Metrics:
@@ -118,6 +121,9 @@ class _Gauges(Collector):
         yield GaugeMetricFamily("ainode_instances", "Instances that are kept, results too.", now.instances)
         yield GaugeMetricFamily("ainode_aside_objects", "Objects that lie aside for a person to look at.", now.asides)
         yield GaugeMetricFamily("ainode_free_bytes", "Free bytes where the data directory lies.", now.free_bytes)
+        help_ = "Time since the last instance came of the study that is kept the longest; 0 where none is kept."
+        yield GaugeMetricFamily("ainode_oldest_study_seconds", help_, now.oldest_study_seconds)
+        yield from _removed(now.removed)
 
     def _deliveries(self, now: Snapshot) -> GaugeMetricFamily:
         family = GaugeMetricFamily("ainode_deliveries", "Deliveries, by peer and state.", labels=["peer", "state"])
@@ -151,6 +157,17 @@ class _Gauges(Collector):
         for peer in sorted(self._peers):
             family.add_metric([peer], float(now.circuits.get(peer, CircuitState.CLOSED) is not CircuitState.OPEN))
         return family
+
+
+def _removed(removed: Mapping[Kind, Amount]) -> Iterator[CounterMetricFamily]:
+    help_ = "Removed because it was old enough: studies, objects aside, runs in quarantine, rows of history."
+    number = CounterMetricFamily("ainode_removed", help_, labels=["kind"])
+    size = CounterMetricFamily("ainode_removed_bytes", "Bytes of the files of what was removed.", labels=["kind"])
+    for kind, amount in removed.items():
+        number.add_metric([kind.value], amount.number)
+        size.add_metric([kind.value], amount.size)
+    yield number
+    yield size
 
 
 def _by_state(name: str, help_: str, counts: Mapping[str, int]) -> GaugeMetricFamily:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from node.domain.audit import AuditEntry, Change
 from node.domain.comparison import Comparison
-from node.domain.errors import IllegalStep, InvalidInput, InvalidModel, NotFound
+from node.domain.errors import IllegalStep, InvalidInput, InvalidModel, NotFound, required
 from node.domain.model import KnownVersion, ModelVersion, Qualification, VersionState, VersionStep
 from node.domain.rollout import Figures, Rollout
 from node.domain.trial import Trial
@@ -211,10 +211,7 @@ class Models:
             NotFound: there is none with this id.
         """
         with self._read() as tx:
-            found = tx.trials.get(trial_id)
-        if found is None:
-            raise NotFound(f"no trial {trial_id} is known")
-        return found
+            return required(tx.trials.get(trial_id), f"trial {trial_id}")
 
     def problems(self) -> list[str]:
         """What a person has to look at: where the node fell back by itself."""

@@ -69,6 +69,7 @@ class Batch:
         self._open = dict(enumerate(claimed))
         self._unwritten: list[tuple[Delivery, int, str, datetime]] = []
         self._in_vain: set[str] = set()  # jobs of which an instance has to be sent again
+        self._lacking: set[str] = set()  # and those of which one was not taken
         self._sent: int | None = None
         self._written_at = self._looked_at = self._kept_at = outbox.clock.now()
         self._is_overtaken = False
@@ -78,14 +79,18 @@ class Batch:
     def wanted(self, index: int) -> bool:
         """Whether it is its turn: what closes a job waits for all others of it, and all for what is more urgent."""
         delivery = self._open[index]
-        if (delivery.closes and self._is_ahead(delivery)) or self._is_late(delivery):
+        if self._is_ahead(delivery) or self._is_late(delivery):
             return False
         self._sent = index
         return True
 
-    def _is_ahead(self, closing: Delivery) -> bool:
-        job = closing.job_id
-        return job in self._in_vain or any(d.job_id == job and not d.closes for d in self._open.values())
+    def _is_ahead(self, delivery: Delivery) -> bool:
+        """Whether others of its job go first: for what closes it, all before; what rejects needs them to be taken."""
+        if not delivery.closes:
+            return False
+        job, place = delivery.job_id, (delivery.closes, delivery.position)
+        unanswered = any(d.job_id == job and (d.closes, d.position) < place for d in self._open.values())
+        return unanswered or job in self._in_vain or (delivery.rejects and job in self._lacking)
 
     def _is_late(self, delivery: Delivery) -> bool:
         now = self._outbox.clock.now()
@@ -101,7 +106,9 @@ class Batch:
         self._sent = None
         self.answers += 1
         self._outbox.breaker.answered()
-        if meaning(status).verdict is Verdict.RETRY:
+        if (verdict := meaning(status).verdict) is not Verdict.ACK:
+            self._lacking.add(delivery.job_id)
+        if verdict is Verdict.RETRY:
             self._in_vain.add(delivery.job_id)
         self._unwritten.append((delivery, status, comment, now))
         if now - self._written_at >= _WRITTEN_WITHIN:

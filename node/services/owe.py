@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from node.domain.delivery import Delivery, DeliveryState
@@ -27,8 +27,15 @@ def instance_of(job: Job, result: ResultFile, path: str, now: datetime) -> Insta
     )
 
 
-def owed(job: Job, results: Sequence[Instance], peer: str, now: datetime) -> Iterator[Delivery]:
-    """A set of results as it is owed to a peer, in sending order: the last one closes it."""
+def owed(
+    job: Job, results: Sequence[Instance], peer: str, now: datetime, *, rejections: Collection[str] = ()
+) -> Iterator[Delivery]:
+    """A set of results as it is owed to a peer, in sending order: the last one closes it, and what rejects comes after.
+
+    Args:
+        rejections: SOPInstanceUIDs of those that withdraw earlier results; they end ``results``.
+    """
+    last = len([r for r in results if r.sop_instance_uid not in rejections]) - 1
     for position, result in enumerate(results):
         yield Delivery(
             id=0,
@@ -45,5 +52,6 @@ def owed(job: Job, results: Sequence[Instance], peer: str, now: datetime) -> Ite
             created_at=now,
             not_before=now,
             priority=job.priority,
-            closes=position == len(results) - 1,
+            closes=position >= last,
+            rejects=result.sop_instance_uid in rejections,
         )

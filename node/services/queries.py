@@ -14,7 +14,7 @@ from typing import Any
 
 from node.domain.circuit import Circuit
 from node.domain.delivery import Delivery, DeliveryState
-from node.domain.errors import NotFound
+from node.domain.errors import required
 from node.domain.events import Event
 from node.domain.instance import Aside, Instance
 from node.domain.job import Job, JobState
@@ -155,6 +155,8 @@ class Queries:
                 instances=tx.instances.count(),
                 asides=tx.instances.count_asides(),
                 free_bytes=self._facts.free_bytes(),
+                removed=tx.retention.totals(),
+                oldest_study_seconds=(now - (tx.retention.oldest_study() or now)).total_seconds(),
             )
 
     def studies(self, *, limit: int, before: datetime | None = None) -> list[Study]:
@@ -169,9 +171,7 @@ class Queries:
             NotFound: no instance of such a study was ever kept.
         """
         with self._read() as tx:
-            study = tx.studies.get(study_uid)
-            if study is None:
-                raise NotFound(f"no study {study_uid} is known")
+            study = required(tx.studies.get(study_uid), f"study {study_uid}")
             return StudyDetail(
                 study=study,
                 series=tuple(_series(tx.instances.of_study(study_uid))),
@@ -194,10 +194,7 @@ class Queries:
             NotFound: there is none with this id.
         """
         with self._read() as tx:
-            job = tx.jobs.get(job_id)
-        if job is None:
-            raise NotFound(f"no job {job_id} is known")
-        return job
+            return required(tx.jobs.get(job_id), f"job {job_id}")
 
     def deliveries(self, *, limit: int, state: DeliveryState | None = None) -> list[Delivery]:
         """The latest deliveries, of one state or of all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from node.domain.audit import AuditEntry, Change
-from node.domain.errors import IllegalStep, InvalidInput, NotFound
+from node.domain.errors import IllegalStep, InvalidInput, required
 from node.domain.job import Job, Role
 from node.domain.model import KnownVersion, VersionState
 from node.domain.priority import Priority
@@ -66,9 +66,9 @@ class Replay:
 
 
 def _settled(tx: UnitOfWork, study_uid: str) -> int:
-    study = tx.studies.get(study_uid)
-    if study is None:
-        raise NotFound(f"no study {study_uid} is known")
+    study = required(tx.studies.get(study_uid), f"study {study_uid}")
+    if study.state is StudyState.EXPIRED:
+        raise IllegalStep(f"the instances of study {study_uid} are not kept any more; send it again")
     revision = study.revision - 1 if study.state is StudyState.RECEIVING else study.revision
     if revision < 1:
         raise IllegalStep(f"study {study_uid} is still arriving; no revision of it has settled")

@@ -14,6 +14,7 @@ from pydicom.config import disable_value_validation
 
 from dicom_sr.check import check
 from dicom_sr.compose import compose, write
+from dicom_sr.header import drop_broken_numbers
 from dicom_sr.judge import judged
 from dicom_sr.recode import recoded
 from node.domain.errors import AinodeError, CheckFailed, InvalidModel, OutOfMemory, Refused
@@ -240,14 +241,5 @@ def _headers(volume: Volume, series: SeriesContent) -> list[Dataset]:
 def _header(uid: str, paths: dict[str, Path], cache: dict[str, Dataset]) -> Dataset:
     if uid not in cache:
         cache[uid] = dcmread(paths[uid], stop_before_pixels=True)
-        _drop_broken_numbers(cache[uid])
+        drop_broken_numbers(cache[uid])
     return cache[uid]
-
-
-def _drop_broken_numbers(header: Dataset) -> None:
-    """A number that is none says nothing; where it matters, reading has refused it before."""
-    for keyword in ("SeriesNumber", "InstanceNumber"):
-        try:
-            int(header.get(keyword) or 0)
-        except ValueError:
-            del header[keyword]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -211,7 +211,8 @@ class Work:
             replaced = tx.instances.results_before(job) if job.send_to else {}
         supersedes: dict[str, dict[ResultReference, None]] = {}
         for peer in job.send_to:
-            supersedes.setdefault(self._profile(peer).name, {}).update(dict.fromkeys(replaced.get(peer, ())))
+            lying = (replace(r, path=r.path and self._files.absolute(str(r.path))) for r in replaced.get(peer, ()))
+            supersedes.setdefault(self._profile(peer).name, {}).update(dict.fromkeys(lying))
         return {
             "supersedes": {name: tuple(references) for name, references in supersedes.items() if references},
             "identity": self._files.absolute(corrections[-1].path) if corrections else None,
@@ -274,15 +275,7 @@ class Work:
         """Objects that failed the check are kept for a person to look at; the reason says where."""
         if not output.problems:
             return output
-        note = {
-            "job": job.id,
-            "attempt": job.attempt,
-            "study_uid": job.study_uid,
-            "revision": job.revision,
-            "model": job.model.label,
-            "at": now.isoformat(),
-            "problems": list(output.problems),
-        }
+        note = quarantine_note(job, output.problems, now)
         try:
             lie = f"lie in {self._files.quarantine(job_id=job.id, attempt=job.attempt, note=note)}"
         except (StorageFull, OSError) as error:
@@ -296,12 +289,14 @@ class Work:
         sets: dict[str, list[Instance]] = {}
         for result, instance in zip(output.results, kept, strict=True):
             sets.setdefault(result.profile, []).append(instance)
+        rejections = {r.sop_instance_uid for r in output.results if r.rejects}
         with self._write() as tx:
             tx.instances.add(kept)
             reason = _overtaken(tx, job) if job.send_to else None
             peers = () if reason else job.send_to
             for peer in peers:
-                tx.deliveries.add(owed(job, sets.get(self._profile(peer).name, ()), peer, now))
+                results = sets.get(self._profile(peer).name, ())
+                tx.deliveries.add(owed(job, results, peer, now, rejections=rejections))
             done = move_job(tx, job, JobStep.SUCCEED, now, **_ended(output, now) | {"reason": reason})
             self._oversight.answered(tx, done)
         to = ", ".join(peers) or "nobody"
@@ -317,6 +312,19 @@ class Work:
                 move_job(tx, job, JobStep.RETRY, now, not_before=now + wait, **_ended(output, now))
             else:
                 move_job(tx, job, JobStep.GIVE_UP, now, **_ended(output, now))
+
+
+def quarantine_note(job: Job, problems: Sequence[str], now: datetime) -> dict[str, Any]:
+    """What lies beside objects that failed the check; no patient data."""
+    return {
+        "job": job.id,
+        "attempt": job.attempt,
+        "study_uid": job.study_uid,
+        "revision": job.revision,
+        "model": job.model.label,
+        "at": now.isoformat(),
+        "problems": list(problems),
+    }
 
 
 def _dropped(job: Job, error: LostLease) -> None:

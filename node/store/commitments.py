@@ -9,7 +9,7 @@ from sqlmodel import Session, col, func, select, update
 
 from node.domain.commitment import Commitment, CommitmentState, Reference
 from node.domain.errors import LostLease
-from node.store.rows import build, run, values
+from node.store.rows import build, claim, run, values
 from node.store.tables import CommitmentRow
 
 
@@ -55,20 +55,10 @@ class CommitmentRepository:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        statement = (
-            update(CommitmentRow)
-            .where(col(CommitmentRow.id).in_(chosen.scalar_subquery()))
-            .values(
-                state=CommitmentState.REPORTING.value,
-                attempt=col(CommitmentRow.attempt) + 1,
-                owner=owner,
-                lease_until=now + lease,
-            )
-            .returning(CommitmentRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        row = self._session.execute(statement).scalars().first()
-        return None if row is None else _commitment(row)
+        which = col(CommitmentRow.id).in_(chosen.scalar_subquery())
+        state = CommitmentState.REPORTING.value
+        rows = claim(self._session, CommitmentRow, which, state=state, owner=owner, until=now + lease)
+        return _commitment(rows[0]) if rows else None
 
     def is_due(self, peer: str, now: datetime) -> bool:
         """Whether there is something to claim; only reads."""

@@ -29,9 +29,10 @@ from node.store.models import (
     TrialRepository,
     VersionRepository,
 )
+from node.store.retention import RetentionRepository
 from node.store.studies import StudyRepository
 
-SCHEMA = "0008"  # the newest migration; compared before Alembic is imported, which keeps start-up short
+SCHEMA = "0009"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
 
 
@@ -80,6 +81,11 @@ class SqlUnitOfWork:
     def manifests(self) -> ManifestRepository:
         """What peers say that studies consist of."""
         return ManifestRepository(self._session)
+
+    @cached_property
+    def retention(self) -> RetentionRepository:
+        """What is old enough to be removed."""
+        return RetentionRepository(self._session)
 
     @cached_property
     def journal(self) -> JournalRepository:

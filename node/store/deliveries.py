@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import String, bindparam
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, and_, col, exists, func, select, update
+from sqlmodel import Session, and_, col, exists, func, or_, select, update
 
 from node.domain.delivery import Delivery, DeliveryState
 from node.domain.errors import LostLease
 from node.domain.priority import Priority
-from node.store.rows import build, run, values
+from node.store.rows import build, claim, run, values
 from node.store.tables import DeliveryRow
 
 
@@ -53,14 +53,17 @@ class DeliveryRepository:
         """Take what is due for one peer, the most urgent job first, then the oldest; of a job what closes it last.
 
         Nothing is taken of a job of which somebody is sending, so that its order holds over several couriers; and what
-        closes it only with or after all others, never ahead of one that waits. A ``trial`` takes what was tried least.
+        closes it only with or after all others, never ahead of one that waits; what rejects earlier results never while
+        another of its job lacks. A ``trial`` takes what was tried least.
         """
         if self._session.get_bind().dialect.name == "postgresql":
             # Two claims at once would each miss that the other takes of the same job. SQLite has one writer anyhow.
             self._session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"deliveries of {peer}"))))
         other = aliased(DeliveryRow)
         of_its_job = exists().where(col(other.job_id) == col(DeliveryRow.job_id), col(other.peer) == peer)
-        waiting = of_its_job.where(~col(other.closes), col(other.state) == DeliveryState.PENDING.value)
+        lacking = of_its_job.where(col(other.state).in_([DeliveryState.DEAD.value, DeliveryState.WITHDRAWN.value]))
+        goes_before = or_(~col(other.closes), col(other.position) < col(DeliveryRow.position))
+        waiting = of_its_job.where(goes_before, col(other.state) == DeliveryState.PENDING.value)
         if not trial:
             waiting = waiting.where(col(other.not_before) > now)  # those that are due are taken with it, ahead of it
         chosen = (
@@ -71,6 +74,7 @@ class DeliveryRepository:
                 col(DeliveryRow.not_before) <= now,
                 ~of_its_job.where(col(other.state) == DeliveryState.SENDING.value),
                 ~and_(col(DeliveryRow.closes), waiting),
+                ~and_(col(DeliveryRow.rejects), lacking),
             )
             .order_by(
                 *([col(DeliveryRow.attempt)] if trial else []),
@@ -83,19 +87,9 @@ class DeliveryRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        statement = (
-            update(DeliveryRow)
-            .where(col(DeliveryRow.id).in_(chosen))
-            .values(
-                state=DeliveryState.SENDING.value,
-                attempt=col(DeliveryRow.attempt) + 1,
-                owner=owner,
-                lease_until=now + lease,
-            )
-            .returning(DeliveryRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        claimed = [_delivery(row) for row in self._session.execute(statement).scalars()]
+        which, state = col(DeliveryRow.id).in_(chosen), DeliveryState.SENDING.value
+        rows = claim(self._session, DeliveryRow, which, state=state, owner=owner, until=now + lease)
+        claimed = [_delivery(row) for row in rows]
         return sorted(claimed, key=lambda d: (-d.priority, d.created_at, d.job_id, d.closes, d.position))
 
     def is_due_above(self, peer: str, priority: Priority, now: datetime) -> bool:

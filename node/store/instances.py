@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import Select, Table, bindparam, insert, inspect, or_
@@ -12,8 +13,9 @@ from sqlmodel import Session, col, func, select
 from node.domain.delivery import DeliveryState
 from node.domain.instance import Aside, AsideReason, Instance, Origin
 from node.domain.job import Job, ResultReference
+from node.domain.study import StudyState
 from node.store.rows import build, values
-from node.store.tables import AsideRow, DeliveryRow, InstanceRow, JobRow
+from node.store.tables import AsideRow, DeliveryRow, InstanceRow, JobRow, StudyRow
 
 _CHUNK = 500  # bound variables in one IN (…)
 
@@ -81,7 +83,8 @@ class InstanceRepository:
         found: dict[str, list[ResultReference]] = {}
         for peer, job_id, row in self._session.exec(chosen):
             if latest.setdefault(peer, job_id) == job_id:
-                reference = ResultReference(row.study_uid, row.series_uid, row.sop_class_uid, row.sop_instance_uid)
+                uids = (row.study_uid, row.series_uid, row.sop_class_uid, row.sop_instance_uid)
+                reference = ResultReference(*uids, Path(row.path))
                 found.setdefault(peer, []).append(reference)
         return {peer: tuple(references) for peer, references in found.items()}
 
@@ -106,8 +109,10 @@ class InstanceRepository:
         return self._session.exec(chosen.limit(1)).first() is not None
 
     def count(self) -> int:
-        """How many instances are kept."""
-        return self._session.exec(select(func.count()).select_from(InstanceRow)).one()
+        """How many instances are kept: of results of a study that was removed only the rows are."""
+        removed = select(StudyRow.study_uid).where(StudyRow.state == StudyState.EXPIRED.value)
+        chosen = select(func.count()).select_from(InstanceRow).where(col(InstanceRow.study_uid).not_in(removed))
+        return self._session.exec(chosen).one()
 
     def add_aside(self, aside: Aside) -> bool:
         """Note what lies aside; False when that object is noted already."""

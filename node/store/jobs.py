@@ -12,7 +12,7 @@ from node.domain.errors import LostLease
 from node.domain.job import UNSENT, Hold, Job, JobState, Role
 from node.domain.model import ModelVersion
 from node.domain.priority import Priority
-from node.store.rows import build, run, values
+from node.store.rows import build, claim, run, values
 from node.store.tables import JobRow
 
 
@@ -113,21 +113,10 @@ class JobRepository:
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
-        statement = (
-            update(JobRow)
-            .where(col(JobRow.id).in_(chosen.scalar_subquery()), *further)
-            .values(
-                state=JobState.RUNNING.value,
-                attempt=col(JobRow.attempt) + 1,
-                owner=owner,
-                lease_until=now + lease,
-                started_at=now,
-                finished_at=None,
-            )
-            .returning(JobRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        return [_job(row) for row in self._session.execute(statement).scalars()]
+        which, begun = col(JobRow.id).in_(chosen.scalar_subquery()), {"started_at": now, "finished_at": None}
+        state, until = JobState.RUNNING.value, now + lease
+        rows = claim(self._session, JobRow, which, *further, state=state, owner=owner, until=until, **begun)
+        return [_job(row) for row in rows]
 
     def update(self, before: Job, after: Job) -> None:
         """Compare and set on state, attempt and owner.

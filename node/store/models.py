@@ -16,7 +16,7 @@ from node.domain.job import JobState, Role
 from node.domain.model import KnownVersion, ModelVersion, VersionState
 from node.domain.rollout import Bounds, Canary, Rollout
 from node.domain.trial import Trial, TrialState, Wish
-from node.store.rows import build, run, values
+from node.store.rows import build, claim, run, values
 from node.store.tables import AuditRow, ComparisonRow, RolloutRow, TrialRow, VersionRow
 
 
@@ -163,20 +163,9 @@ class TrialRepository:
             .limit(1)
             .with_for_update(skip_locked=True)
         )
-        statement = (
-            update(TrialRow)
-            .where(col(TrialRow.id).in_(chosen.scalar_subquery()))
-            .values(
-                state=TrialState.RUNNING.value,
-                attempt=col(TrialRow.attempt) + 1,
-                owner=owner,
-                lease_until=now + lease,
-            )
-            .returning(TrialRow)
-            .execution_options(synchronize_session=False, populate_existing=True)
-        )
-        row = self._session.execute(statement).scalars().first()
-        return None if row is None else _trial(row)
+        which = col(TrialRow.id).in_(chosen.scalar_subquery())
+        rows = claim(self._session, TrialRow, which, state=TrialState.RUNNING.value, owner=owner, until=now + lease)
+        return _trial(rows[0]) if rows else None
 
     def update(self, before: Trial, after: Trial) -> None:
         """Compare and set on state, attempt and owner.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult, Row, Update
+from sqlalchemy import CursorResult, Row, Update, update
 from sqlmodel import Session, SQLModel
 
 T = TypeVar("T")
+R = TypeVar("R", bound=SQLModel)
 
 
 def values(thing: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -39,3 +41,23 @@ def run(session: Session, statement: Update) -> int:
     result = session.execute(statement.execution_options(synchronize_session=False))
     assert isinstance(result, CursorResult)
     return result.rowcount
+
+
+def claim(
+    session: Session, kind: type[R], *conditions: Any, state: str, owner: str, until: datetime, **also: Any
+) -> list[R]:
+    """Take rows by a lease that ends at ``until``, in no order: each goes to ``state``, and its attempt is counted.
+
+    Args:
+        conditions: which rows, mostly that the id is among those of a SELECT … FOR UPDATE SKIP LOCKED.
+        also: what else is written.
+    """
+    table: Any = kind
+    statement = (
+        update(kind)
+        .where(*conditions)
+        .values(state=state, attempt=table.attempt + 1, owner=owner, lease_until=until, **also)
+        .returning(kind)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return list(session.execute(statement).scalars())

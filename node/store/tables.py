@@ -158,6 +158,7 @@ class DeliveryRow(SQLModel, table=True):
     transaction_uid: str | None = Field(default=None, index=True)
     missing: int = 0
     refusals: int = 0
+    rejects: bool = False
 
 
 class CircuitRow(SQLModel, table=True):
@@ -262,6 +263,28 @@ class ManifestInstanceRow(SQLModel, table=True):
 
     manifest_id: int = Field(foreign_key="manifest.id", primary_key=True)
     sop_instance_uid: str = Field(sa_column=Column(String(64), primary_key=True, index=True))
+
+
+class RemovalRow(SQLModel, table=True):
+    """Files on their way out: a folder of the trash."""
+
+    __tablename__ = "removal"
+
+    name: str = Field(sa_column=Column(String(100), primary_key=True))
+    study_uid: str
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = _time()
+
+
+class PrunedRow(SQLModel, table=True):
+    """How much was removed so far."""
+
+    __tablename__ = "pruned"
+
+    kind: str = Field(sa_column=Column(String(20), primary_key=True))
+    number: int = Field(sa_column=Column(BigInteger, nullable=False))
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = _time()
 
 
 class VersionRow(SQLModel, table=True):

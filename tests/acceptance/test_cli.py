@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
+from node.app import only_one
 from node.dicom.sink import Sink
+from node.domain.instance import Aside, AsideReason
+from node.store.database import Database
 from pipelines.phantom import write_series
 from pipelines.phantom_anatomy import PhantomSpec, make_phantom
 from tests.running import free_port
@@ -128,3 +132,27 @@ def test_a_route_to_a_pipeline_that_is_not_there_is_found(tmp_path: Path) -> Non
     done = ainode(path, "check-config")
     assert done.returncode == 1
     assert "no pipeline is named 'gone'" in done.stderr
+
+
+def test_what_is_old_is_said_and_then_removed(config: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(config.read_text()) | {"retention": {"aside_days": 30}}
+    config.write_text(yaml.safe_dump(settings))
+    database = Database(f"sqlite:///{tmp_path / 'var' / 'ainode.db'}")
+    lies = tmp_path / "var" / "aside" / "conflict" / "2020-01-02" / "x.dcm"
+    lies.parent.mkdir(parents=True)
+    lies.write_bytes(b"x" * 3_000_000)
+    lies.with_suffix(".json").write_text("{}")
+    database.prepare()
+    with database.write() as tx:
+        path = "aside/conflict/2020-01-02/x.dcm"
+        tx.instances.add_aside(Aside(AsideReason.CONFLICT, "x", path, datetime(2020, 1, 2, tzinfo=UTC)))
+    database.close()
+    said = ainode(config, "prune", "--dry-run")
+    assert "1 objects aside, 3.0 MB: would go" in said.stdout
+    with only_one(tmp_path / "var"):
+        refused = ainode(config, "prune")
+    assert (refused.returncode, "by itself" in refused.stderr, lies.exists()) == (1, True, True)
+    done = ainode(config, "prune", "--json")
+    assert json.loads(done.stdout)["amounts"]["aside"] == {"number": 1, "size": 3_000_000}
+    assert not lies.parent.parent.exists()
+    assert "0 objects aside, 0.0 MB" in ainode(config, "prune", "--dry-run").stdout

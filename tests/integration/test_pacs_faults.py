@@ -29,6 +29,7 @@ from tests.orthanc import Orthanc
 from tests.running import free_port
 
 CAPTURE, REPORT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.34"
+KEY_OBJECTS = "1.2.840.10008.5.1.4.1.1.88.59"
 __all__ = ["storescp"]  # a fixture
 PENDING, DELIVERED, DEAD = DeliveryState.PENDING, DeliveryState.DELIVERED, DeliveryState.DEAD
 
@@ -72,6 +73,14 @@ def owe(house: House, *paths: Path, peer: str = "PACS") -> None:
         )  # fmt: skip
     with house.database.write() as tx:
         tx.deliveries.add(made)
+
+
+def reject(house: House, path: Path) -> None:
+    """The same job also rejects what was sent before."""
+    owe(house, path)
+    with house.database.write() as tx:
+        note = tx.deliveries.of_study("1.2")[-1]
+        tx.deliveries.update(note, replace(note, position=note.id, rejects=True))
 
 
 def results(folder: Path, *, captures: int = 3) -> list[Path]:
@@ -293,3 +302,29 @@ def test_orthanc_refuses_every_compressed_syntax_and_restarts(house: House, tmp_
         assert len(orthanc.get("/instances")) == 5
     finally:
         orthanc.stop()
+
+
+@pytest.mark.parametrize("fails", ["a capture", "the report"])
+@pytest.mark.parametrize("status", [0xA700, 0xA900])
+def test_a_peer_is_told_of_a_rejection_only_when_all_that_is_new_is_there(
+    house: House, sink: Sink, tmp_path: Path, fails: str, status: int
+) -> None:
+    files = results(tmp_path, captures=2)
+    note = objects.incoming(SOPClassUID=KEY_OBJECTS, SOPInstanceUID=uid(9), PixelData=None, Modality="KO")
+    owe(house, *files)
+    reject(house, objects.write(tmp_path / "ko.dcm", note))
+    failing = 1 if fails == "a capture" else 2
+    sink.answer_next([*[Answer(0)] * failing, Answer(status)])
+    courier = house.outbox(peer=at(sink.port))
+    courier.deliver()
+    assert uid(9) not in sink.stored
+    hours(house, courier, hours=1)
+    if status == 0xA900:
+        assert uid(9) not in sink.stored, "the new set lacks an object"
+        (dead,) = [d for d in rows(house) if d.state is DEAD]
+        house.requeue.requeue_delivery(dead.id, "ann")
+        hours(house, courier, hours=1)
+    assert states(house) == [DELIVERED] * 4
+    assert sink.order[-1] == uid(9)
+    assert sink.order.index(uid(2)) == len(sink.order) - (2 if status == 0xA700 or fails == "the report" else 3)
+    assert dict(sink.stored) == {uid(n): 1 for n in (0, 1, 2, 9)}

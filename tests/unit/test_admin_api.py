@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,7 @@ from admin_api.schemas import JobOut, StatusOut, StudyDetailOut
 from node.domain.delivery import DeliveryState
 from node.domain.errors import InvalidSettings
 from node.domain.job import JobState
+from node.domain.retention import Keep
 from node.services.queries import as_json
 from tests.admin import DONE, FAILED, TOKEN, VERSION, AdminHouse, serving
 
@@ -28,8 +31,10 @@ GUARDED = [
     ("GET", "/api/v1/jobs"),
     ("GET", "/api/v1/jobs/{job_id}"),
     ("POST", "/api/v1/jobs/{job_id}/requeue"),
+    ("POST", "/api/v1/jobs/{job_id}/dismiss"),
     ("GET", "/api/v1/deliveries"),
     ("POST", "/api/v1/deliveries/{delivery_id}/requeue"),
+    ("POST", "/api/v1/deliveries/{delivery_id}/dismiss"),
     ("GET", "/api/v1/routes"),
     ("GET", "/api/v1/decisions"),
     ("GET", "/api/v1/pipelines"),
@@ -47,6 +52,7 @@ GUARDED = [
     ("POST", "/api/v1/studies/{study_uid}/replay"),
     ("GET", "/api/v1/aside"),
     ("GET", "/api/v1/events"),
+    ("GET", "/api/v1/retention"),
 ]
 STORE = [("POST", "/dicomweb/studies"), ("POST", "/dicomweb/studies/{study_uid}")]
 LISTS = [
@@ -253,6 +259,48 @@ def test_an_error_in_the_node_is_500_without_its_traceback(tmp_path: Path) -> No
     house.close()
     assert answer.status_code == 500
     assert answer.json()["error"]["problem"] == "the node failed: TypeError"
+
+
+@contextmanager
+def client_of(url: str) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=f"{url}{API_PREFIX}", headers=headers) as client:
+        yield client
+
+
+def test_a_dead_job_and_a_dead_delivery_are_dismissed_once(tmp_path: Path) -> None:
+    house = AdminHouse(tmp_path)
+    house.live()
+    with house.database.write() as tx:
+        (job,) = tx.jobs.latest(state=JobState.DEAD)
+        (delivery,) = tx.deliveries.latest(state=DeliveryState.DEAD)
+        tx.jobs.mark_noticed(job)
+    with serving(house.app()) as url, client_of(url) as api:
+        for path, state in ((f"jobs/{job.id}", "cancelled"), (f"deliveries/{delivery.id}", "withdrawn")):
+            done = api.post(f"/{path}/dismiss")
+            assert (done.status_code, done.json()["state"]) == (200, state)
+            assert api.post(f"/{path}/dismiss").status_code == 409
+        actors = {e["actor"] for e in api.get("/events").json() if e["step"] == "dismiss"}
+        assert actors == {"api from 127.0.0.1"}
+    house.close()
+
+
+def test_what_is_kept_and_what_was_removed(tmp_path: Path) -> None:
+    house = AdminHouse(tmp_path)
+    house.live()
+    house.clock.tick(31 * 86400)
+    with serving(house.app()) as url, client_of(url) as api:
+        before = api.get("/retention").json()
+        house.prune(Keep(aside=timedelta(days=30))).prune()
+        after = api.get("/retention").json()
+    assert before["keep"] == {"studies": "P30D", "aside": None, "quarantine": None, "history": None}
+    assert (before["removed"]["aside"]["number"], after["removed"]["aside"]["number"]) == (0, 1)
+    assert (before["oldest_study"][:10], before["quarantine"]) == ("2026-01-02", [])
+    text = house.metrics.render().decode()
+    assert 'ainode_removed_total{kind="aside"} 1.0' in text
+    assert 'ainode_removed_bytes_total{kind="studies"} 0.0' in text
+    assert "ainode_oldest_study_seconds 2.67" in text
+    house.close()
 
 
 def test_requeue_once_and_then_it_is_not_dead_any_more(tmp_path: Path) -> None:

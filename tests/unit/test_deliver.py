@@ -283,3 +283,39 @@ def test_pauses_are_spread_around_their_length() -> None:
     assert pauses == [second, 2 * second, 16 * second, 600 * second]
     assert [jittered(second, drawn) for drawn in (0.0, 0.5)] == [0.75 * second, second]
     assert second < jittered(second, 0.99) < 1.25 * second
+
+
+def test_what_rejects_earlier_results_goes_when_all_others_are_taken(house: House) -> None:
+    owe(house, "2.25.1", "2.25.2", "2.25.3")
+    reject(house, "2.25.4")
+    outbox = house.outbox()
+    house.sender.status = lambda path: 0xA700 if path.name == "2.25.3.dcm" else 0
+    everything(outbox)
+    assert house.sender.stored == ["2.25.1.dcm", "2.25.2.dcm"]
+    house.sender.status = lambda path: 0
+    house.clock.tick(10)
+    everything(outbox)
+    assert house.sender.stored[2:] == ["2.25.3.dcm", "2.25.4.dcm"]
+
+
+def test_nothing_is_rejected_while_an_object_of_the_new_set_was_not_taken(house: House) -> None:
+    owe(house, "2.25.1", "2.25.2", "2.25.3")
+    reject(house, "2.25.4")
+    outbox = house.outbox()
+    house.sender.status = lambda path: 0xA900 if path.name == "2.25.3.dcm" else 0
+    everything(outbox)
+    assert states(house) == [DELIVERED, DELIVERED, DEAD, PENDING]
+    house.clock.tick(3600)
+    assert everything(outbox) == 0
+    house.requeue.requeue_delivery(rows(house)[2].id, "ann")
+    house.sender.status = lambda path: 0
+    everything(outbox)
+    assert states(house) == [DELIVERED] * 4
+
+
+def reject(house: House, uid: str) -> None:
+    """The last delivery of the job of `owe` rejects earlier results."""
+    owe(house, uid)
+    with house.database.write() as tx:
+        added = tx.deliveries.of_study("1.2")[-1]
+        tx.deliveries.update(added, replace(added, job_id="2.25.1", position=3, rejects=True))

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from node.domain.errors import TimedOut
 from node.domain.instance import Origin
@@ -41,9 +42,10 @@ class NoticeHouse(House):
             {"PACS": SR} if profiles is None else profiles,
         )  # fmt: skip
 
-    def routed(self, number: int = 1) -> Job:
+    def routed(self, number: int = 1, **elements: Any) -> Job:
         """A settled study of one more slice, routed."""
-        sent = objects.incoming(SOPInstanceUID=f"1.2.3.{number}", PatientName="Doe^Jane", AccessionNumber="A-1")
+        named = {"PatientName": "Doe^Jane", "AccessionNumber": "A-1"} | elements
+        sent = objects.incoming(SOPInstanceUID=f"1.2.3.{number}", **named)
         from node.services.receive import Receive
 
         kept: list[object] = []
@@ -223,3 +225,85 @@ def test_headers_that_cannot_be_read_are_said_and_stop_no_other_notice(house: No
     assert "InvalidDicomError" in event.detail["problem"]
     assert done is not None
     assert (done.state, done.noticed) == (JobState.REFUSED, True)
+
+
+@pytest.mark.parametrize("kind", [NoticeKind.SR, NoticeKind.SC])
+def test_every_notice_passes_its_check_beside_series_of_its_own_number(
+    house: NoticeHouse, kind: NoticeKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = house.routed(SeriesNumber=SR.series_number)
+    house.worker(refuses).work()
+    assert house.notices({"PACS": Profile("told", notice=kind)}).give() == 1
+    with house.database.read() as tx:
+        (kept,) = tx.instances.of_job(job.id)
+    assert dcmread(house.files.absolute(kept.path)).SeriesNumber == SR.series_number + 1
+    assert [r for r in caplog.records if r.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("kind", [NoticeKind.SR, NoticeKind.SC])
+def test_headers_that_break_the_rules_hold_no_notice_back(house: NoticeHouse, kind: NoticeKind) -> None:
+    """A study that is refused often has such."""
+    sent = objects.dataset(SOPInstanceUID="1.2.3.1", PatientName="Doe^Jane", SeriesNumber=1, PatientSex="UNKNOWN")
+    broken = objects.encoded(sent).replace(b"IS\x02\x001 ", b"IS\x02\x00#A")
+    assert broken != objects.encoded(sent)
+    from node.domain.instance import Incoming
+    from node.services.receive import Receive
+
+    kept: list[Any] = []
+    incoming = Incoming(objects.CT, "1.2.3.1", objects.EXPLICIT, broken, "CT1")
+    Receive(house.files, lambda uid: None, lambda uid: False, kept.append, house.clock).store(incoming)
+    house.assemble.index(kept)
+    house.clock.tick(11)
+    house.assemble.settle()
+    house.dispatch.route()
+    house.worker(refuses).work()
+    assert house.notices({"PACS": Profile("told", notice=kind, timezone="+0100")}).give() == 1
+    with house.database.read() as tx:
+        (job,) = tx.jobs.latest()
+    assert job.reason == "no-lungs: there are none"
+
+
+@pytest.mark.parametrize(
+    ("kind", "keyword", "problem"),
+    [
+        (NoticeKind.SR, "PatientID", "identity: PatientID differs from the source"),
+        (NoticeKind.SR, "ContentSequence", "notice: no comment says why there is no result"),
+        (NoticeKind.SC, "SeriesDescription", "series: SeriesDescription does not start with AI"),
+        (NoticeKind.SC, "PixelData", "image: the image is black"),
+    ],
+)
+def test_a_notice_that_fails_its_check_goes_into_quarantine_and_the_job_says_so(
+    house: NoticeHouse, monkeypatch: pytest.MonkeyPatch, kind: NoticeKind, keyword: str, problem: str
+) -> None:
+    from dicom_sr import notice
+
+    right = notice.build
+
+    def wrong(*given: Any, **named: Any) -> Dataset:
+        made = right(*given, **named)
+        value = made[keyword].value
+        made[keyword].value = (
+            bytes(len(value)) if keyword == "PixelData" else [] if keyword == "ContentSequence" else "X"
+        )
+        return made
+
+    monkeypatch.setattr(notice, "build", wrong)
+    job = house.routed()
+    house.worker(refuses).work()
+    notices = house.notices({"PACS": Profile("told", notice=kind)})
+    assert [notices.give(), notices.give()] == [0, 0]
+    assert house.owed() == []
+    with house.database.read() as tx:
+        ended = tx.jobs.get(job.id)
+        (event,) = [e for e in tx.journal.of_study(job.study_uid) if e.step == "notice"]
+    assert ended is not None
+    assert (ended.state, ended.noticed) == (JobState.REFUSED, True)
+    assert ended.reason is not None
+    assert ended.reason.startswith("no-lungs: there are none; its notice failed the check and was not sent: told: ")
+    assert problem in ended.reason
+    where = f"quarantine/{job.id}-notice/1"
+    assert ended.reason.endswith(f"it lies in {where}")
+    assert problem in event.detail["problem"]
+    assert len(list(house.files.absolute(where).glob("*.dcm"))) == 1
+    assert problem in house.files.absolute(f"{where}/reason.json").read_text()
+    assert not house.files.absolute(f"work/{job.id}-notice").exists()
