@@ -21,6 +21,7 @@ from dicom_sr import (
     capture,
     encapsulated,
     key_images,
+    ohif,
     older,
     parametric_map,
     presentation,
@@ -119,7 +120,7 @@ def compose(
         first = identity(headers[0], profile.timezone)
         results += _rejections(provenance, earlier_runs(supersedes, first), who, numbers, profile)
     for dataset in results:
-        terms.speak(dataset, profile.language)
+        terms.speak(dataset, profile.language, ohif.LOOKED_UP if profile.ohif_tools else frozenset())
     for dataset in results if profile.character_set != CHARACTER_SET else ():
         keep_text(dataset)
     return results
