@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_sr import codes, notice
+from dicom_sr import codes, notice, ohif
 from dicom_sr.check_common import Rule, Set
 from dicom_sr.check_read import Result, content
 from dicom_sr.outline import bounding_rectangle, outlines
@@ -193,7 +193,7 @@ def _places(result: Result, everything: Set) -> Iterator[str]:
     said: dict[str, list[Dataset]] = {}
     for group in _groups_of(result):
         name = next((str(item.TextValue) for item in group.ContentSequence if concept(item) == _TRACKING_ID), "")
-        said.setdefault(name, []).extend(item for item in content(group) if item.ValueType == "SCOORD")
+        said.setdefault(ohif.label_of(name), []).extend(item for item in content(group) if item.ValueType == "SCOORD")
     slices = {(s.sop_instance_uid, s.frame_number): k for k, s in enumerate(findings.volume.sources)}
     found: list[Region | Mark] = [*(region for region in findings.regions if region.mask.any()), *findings.marks]
     labels = [finding.label for finding in found]

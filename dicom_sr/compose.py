@@ -23,6 +23,7 @@ from dicom_sr import (
     collector,
     encapsulated,
     key_images,
+    ohif,
     older,
     parametric_map,
     presentation,
@@ -114,7 +115,7 @@ def compose(
         numbers = free_series_numbers([*headers, *results], number["rejection"])
         results += whole.rejections(earlier_runs(supersedes, identity(headers[0], profile.timezone)), numbers)
     for dataset in results:
-        terms.speak(dataset, profile.language)
+        terms.speak(dataset, profile.language, ohif.LOOKED_UP if profile.ohif_tools else frozenset())
     for dataset in results if profile.character_set != CHARACTER_SET else ():
         keep_text(dataset)
     return results
