@@ -52,7 +52,7 @@ BUILT_IN: Mapping[str, Profile] = {
         ),
         Profile("sr+sc", segments=Segments.NONE, captures=Captures.KEY, maps=False, notice=NoticeKind.SR),
         # OHIF 3.13 draws labelmaps black, and calls presentation states and key object selections "unsupported".
-        Profile("ohif", notice=NoticeKind.SR),
+        Profile("ohif", notice=NoticeKind.SR, ohif_tools=True),
     )
 }
 
@@ -112,6 +112,7 @@ class ProfileSettings(Section):
     document: bool | None = None
     notice: NoticeKind | None = None
     reject_earlier: bool | None = None
+    ohif_tools: bool | None = None
     language: Language | None = None
     # IS holds more, but viewers sort by it as a number of a few digits.
     series_number: Annotated[int, Field(ge=900, le=99_000)] | None = None

@@ -1,7 +1,7 @@
 """Result objects, read back from disk and held to the rules that make them valid, visible and safe.
 
 The rules are tables of small functions: ``check_common`` for every object, ``check_content`` for the content trees of
-reports, ``check_image`` for what has pixels.
+reports, ``check_image`` for what has pixels; ``check_read`` reads them back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -23,9 +22,11 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from dicom_sr.check_common import COMMON, SR_KINDS, Kind, Result, Rule, Set
+from dicom_sr import collector
+from dicom_sr.check_common import COMMON, Rule, Set
 from dicom_sr.check_content import ANY_REPORT, NOTICE, REPORT
 from dicom_sr.check_image import CAPTURE, DOCUMENT, MAP, MULTIFRAME_CAPTURE, SEGMENTATION
+from dicom_sr.check_read import SR_KINDS, Kind, Reader, Result
 from dicom_sr.key_images import is_rejection
 from dicom_sr.segmentation import segmented
 from dicom_sr.terms import localised
@@ -53,6 +54,7 @@ _REPORT_CLASSES = {
 }
 
 
+@collector.held_off()
 def check(
     paths: Sequence[Path],
     headers: Sequence[Dataset],
@@ -74,12 +76,13 @@ def check(
     """
     problems: Counter[str] = Counter()
     results: list[Result] = []
+    reader = Reader()
     # pydicom's warnings would put a patient's values into the log; what is wrong is found here.
     with disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for path in paths:
             try:
-                results.append(Result.of(dcmread(path)))
+                results.append(reader.read(path))
             except (InvalidDicomError, OSError, ValueError) as error:
                 problems[f"file readable: {path.name}: {type(error).__name__}"] += 1
         said = None if findings is None else localised(vetted(findings), profile.language)
@@ -99,7 +102,7 @@ def check_notice(path: Path, headers: Sequence[Dataset], *, profile: Profile) ->
     with disable_value_validation(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            result = Result.of(dcmread(path))
+            result = Reader().read(path)
         except (InvalidDicomError, OSError, ValueError) as error:
             return [f"file readable: {path.name}: {type(error).__name__}"]
         everything = Set([result], headers, None, profile)

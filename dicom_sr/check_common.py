@@ -5,124 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
-from pydicom.uid import (
-    BasicTextSRStorage,
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EncapsulatedPDFStorage,
-    EnhancedSRStorage,
-    ExplicitVRLittleEndian,
-    GrayscaleSoftcopyPresentationStateStorage,
-    KeyObjectSelectionDocumentStorage,
-    MultiFrameTrueColorSecondaryCaptureImageStorage,
-    ParametricMapStorage,
-    SecondaryCaptureImageStorage,
-    SegmentationStorage,
-)
+from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_sr import codes
+from dicom_sr.check_read import Judge, Part, Result
 from dicom_sr.earlier import earlier_runs
 from dicom_sr.header import CHARACTER_SET, IDENTITY, IDENTITY_TYPE_2, identity
 from dicom_sr.key_images import is_rejection
-from dicom_sr.segmentation import LABEL_MAP_STORAGE
 from dicom_sr.vet import RETIRED_SCHEMES
 from node.domain.finding import Findings
 from node.domain.job import ResultReference
 from node.domain.model import Qualification
 from node.domain.profile import FULL, Profile
 
-_FRAME_CONTENT = Tag("FrameContentSequence")
-_INDEX_HEAD = b"\x20\x00\x57\x91UL"  # of DimensionIndexValues, behind the eight bytes of an item's head
-
-
-class Kind(StrEnum):
-    """What kind of result an object is."""
-
-    SEG = "SEG"
-    PM = "PM"
-    SC = "SC"
-    MULTIFRAME_SC = "multi-frame SC"
-    PR = "PR"
-    KO = "KO"
-    DOC = "DOC"
-    OLDER_SR = "older SR"
-    SR = "SR"
-
-
-_KINDS = {
-    SegmentationStorage: Kind.SEG,
-    LABEL_MAP_STORAGE: Kind.SEG,
-    ParametricMapStorage: Kind.PM,
-    SecondaryCaptureImageStorage: Kind.SC,
-    MultiFrameTrueColorSecondaryCaptureImageStorage: Kind.MULTIFRAME_SC,
-    GrayscaleSoftcopyPresentationStateStorage: Kind.PR,
-    KeyObjectSelectionDocumentStorage: Kind.KO,
-    EncapsulatedPDFStorage: Kind.DOC,
-    BasicTextSRStorage: Kind.OLDER_SR,
-    EnhancedSRStorage: Kind.OLDER_SR,
-    ComprehensiveSRStorage: Kind.OLDER_SR,
-    Comprehensive3DSRStorage: Kind.SR,
-}
-SR_KINDS = frozenset({Kind.SR, Kind.OLDER_SR})
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One result object as it was read back.
-
-    ``elements`` are those of every depth; a sequence that is encoded like one before it, as the frames of a
-    segmentation have hundreds, is looked into once.
-    """
-
-    kind: Kind
-    dataset: Dataset
-    elements: Sequence[DataElement]
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Result:
-        """Raises ``ValueError`` for a SOP class that is no result of ours."""
-        kind = _KINDS.get(dataset.get("SOPClassUID"))
-        if kind is None:
-            raise ValueError("not a SOP class of a result")
-        return cls(kind, dataset, list(_distinct(dataset, set())))
-
-    def items(self) -> Iterator[Dataset]:
-        """Every sequence item, of every depth."""
-        for element in self.elements:
-            if element.VR == "SQ":
-                yield from element.value
-
-
-def _distinct(dataset: Dataset, seen: set[tuple[int, bytes]]) -> Iterator[DataElement]:
-    for tag in sorted(dataset.keys()):
-        raw = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and raw.VR == "SQ" and raw.value:
-            key = int(tag), _without_indices(raw)
-            if key in seen:
-                continue
-            seen.add(key)
-        element = dataset[tag]
-        yield element
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _distinct(item, seen)
-
-
-def _without_indices(raw: RawDataElement) -> bytes:
-    """The encoded sequence; of the frame content that holds the dimension indices of a frame alone, all but those.
-
-    They are numbers that no rule looks at, and other ones for each of thousands of frames.
-    """
-    encoded = bytes(raw.value or b"")
-    alone = raw.tag == _FRAME_CONTENT and encoded[8:14] == _INDEX_HEAD
-    return encoded[:16] if alone and len(encoded) == 16 + int.from_bytes(encoded[14:16], "little") else encoded
+_TEXT = frozenset(("PN", "LO", "SH", "LT", "ST", "UT", "UC"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,12 +105,22 @@ class Rule(NamedTuple):
     broken: Callable[[Result, Set], Iterable[str]]
 
 
+def _in_parts(judge: Judge) -> Callable[[Result, Set], Iterator[str]]:
+    """What breaks a rule that looks at nothing but each part."""
+
+    def broken(result: Result, _: Set) -> Iterator[str]:
+        for part in result.parts:
+            yield from part.said(judge)
+
+    return broken
+
+
 def _identity(result: Result, everything: Set) -> Iterator[str]:
     if not is_rejection(result.dataset):
         yield from _differs(result.dataset, everything.source, "the source")
         return
     # A note has the identity under which was sent what it rejects.
-    rejected = {str(item.ReferencedSOPInstanceUID) for item in result.items() if "ReferencedSOPInstanceUID" in item}
+    rejected = {str(item.ReferencedSOPInstanceUID) for part in result.parts for item in part.references}
     if not rejected:
         yield "it rejects nothing"
     runs = {id(who): who for uid, who in everything.sent_before.items() if uid in rejected}
@@ -227,11 +137,10 @@ def _differs(dataset: Dataset, source: Dataset, called: str) -> Iterator[str]:
 
 
 def _uids_valid(result: Result, everything: Set) -> Iterator[str]:
-    for element in result.elements:
-        if element.VR == "UI":
-            values = element.value if element.VM > 1 else [element.value]
-            if not element.is_empty and not all(uid.is_valid or uid in everything.source_uids for uid in values):
-                yield f"{element.keyword} is no valid UID"
+    for part in result.parts:
+        for keyword, uid in part.invalid_uids:
+            if uid not in everything.source_uids:
+                yield f"{keyword} is no valid UID"
 
 
 def _uids_new(result: Result, everything: Set) -> Iterator[str]:
@@ -303,10 +212,13 @@ def _character_set(result: Result, everything: Set) -> Iterator[str]:
     # Unicode also where the profile has another one, for a name that is not in it.
     if text not in (CHARACTER_SET, everything.profile.character_set):
         yield f"SpecificCharacterSet is {text or 'missing'}"
-    for element in result.elements:
-        if element.VR in ("PN", "LO", "SH", "LT", "ST", "UT", "UC") and "\N{REPLACEMENT CHARACTER}" in str(
-            element.value
-        ):
+    for part in result.parts:
+        yield from part.said(_undecoded)
+
+
+def _undecoded(part: Part) -> Iterator[str]:
+    for element in part.elements:
+        if element.VR in _TEXT and "\N{REPLACEMENT CHARACTER}" in str(element.value):
             yield f"{element.keyword} does not decode"
 
 
@@ -316,16 +228,14 @@ def _times(result: Result, _: Set) -> Iterator[str]:
             yield f"{keyword} is missing"
 
 
-def _private(result: Result, _: Set) -> Iterator[str]:
-    for element in result.elements:
+def _private(part: Part) -> Iterator[str]:
+    for element in part.elements:
         if element.tag.is_private:
             yield f"private element {element.tag}"
 
 
 def _references(result: Result, everything: Set) -> Iterator[str]:
-    for item in result.items():
-        if "ReferencedSOPInstanceUID" not in item:
-            continue
+    for item in (item for part in result.parts for item in part.references):
         uid = str(item.ReferencedSOPInstanceUID)
         target, replaced = everything.known.get(uid), everything.replaced.get(uid)
         if target is None and replaced is None:
@@ -352,15 +262,15 @@ def _parts(uid: str, item: Dataset, target: Dataset) -> Iterator[str]:
 
 
 def _series_of_references(result: Result, everything: Set) -> Iterator[str]:
-    for item in result.items():
-        for reference in item.get("ReferencedInstanceSequence", []) if "SeriesInstanceUID" in item else ():
+    for item in (item for part in result.parts for item in part.series):
+        for reference in item.get("ReferencedInstanceSequence", []):
             target = everything.known.get(str(reference.ReferencedSOPInstanceUID))
             if target is not None and target.SeriesInstanceUID != item.SeriesInstanceUID:
                 yield f"{reference.ReferencedSOPInstanceUID} is listed in another series"
 
 
-def _codes(result: Result, _: Set) -> Iterator[str]:
-    for item in result.items():
+def _codes(part: Part) -> Iterator[str]:
+    for item in part.items:
         values = [item[k].value for k in ("CodeValue", "LongCodeValue", "URNCodeValue") if k in item]
         if not values and "CodeMeaning" not in item:
             continue
@@ -375,8 +285,13 @@ def _codes(result: Result, _: Set) -> Iterator[str]:
 
 def _schemes(result: Result, _: Set) -> Iterator[str]:
     declared = {item.CodingSchemeDesignator for item in result.dataset.get("CodingSchemeIdentificationSequence", [])}
-    for scheme in sorted(codes.private_schemes(result.elements) - declared):
+    used = {scheme for part in result.parts for scheme in part.said(_private_schemes)}
+    for scheme in sorted(used - declared):
         yield f"{scheme} is not declared"
+
+
+def _private_schemes(part: Part) -> set[str]:
+    return codes.private_schemes(part.elements)
 
 
 COMMON = (
@@ -390,9 +305,9 @@ COMMON = (
     Rule("contributing equipment", _contributing_equipment),
     Rule("character set", _character_set),
     Rule("times", _times),
-    Rule("private elements", _private),
+    Rule("private elements", _in_parts(_private)),
     Rule("references", _references),
     Rule("series of references", _series_of_references),
-    Rule("codes", _codes),
+    Rule("codes", _in_parts(_codes)),
     Rule("coding schemes", _schemes),
 )

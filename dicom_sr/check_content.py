@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_sr import codes, notice
-from dicom_sr.check_common import Result, Rule, Set
+from dicom_sr import codes, notice, ohif
+from dicom_sr.check_common import Rule, Set
+from dicom_sr.check_read import Result, content
 from dicom_sr.outline import bounding_rectangle, outlines
 from dicom_sr.report import SR_CLASSES
 from dicom_sr.units import is_unit
@@ -35,16 +36,13 @@ def concept(item: Dataset) -> str:
     return str(names[0].get("CodeValue", "")) if names else ""
 
 
-def content(item: Dataset) -> Iterator[Dataset]:
-    """Content items below ``item``, of every depth, parents first."""
-    for child in item.get("ContentSequence", []):
-        yield child
-        yield from content(child)
-
-
 def groups(report: Dataset) -> list[Dataset]:
     """The measurement groups of a TID 1500 report."""
     return [item for item in content(report) if concept(item) == _GROUP]
+
+
+def _groups_of(result: Result) -> list[Dataset]:
+    return [item for item in result.content if concept(item) == _GROUP]
 
 
 def tracking_uid(group: Dataset) -> str | None:
@@ -78,7 +76,7 @@ def _flags(result: Result, _: Set) -> Iterator[str]:
 
 
 def _groups(result: Result, _: Set) -> Iterator[str]:
-    for group in groups(result.dataset):
+    for group in _groups_of(result):
         template = group.ContentTemplateSequence[0].TemplateIdentifier
         if template not in _GROUP_TEMPLATES:
             yield f"group template is {template}"
@@ -87,7 +85,7 @@ def _groups(result: Result, _: Set) -> Iterator[str]:
             if code not in present:
                 yield f"a group of TID {template} has no {code}"
     named: dict[str | None, set[str]] = {}
-    for group in groups(result.dataset):
+    for group in _groups_of(result):
         names = [str(item.TextValue) for item in group.ContentSequence if concept(item) == _TRACKING_ID]
         named.setdefault(tracking_uid(group), set()).update(names)
     yield from (f"tracking UID {uid} has several identifiers" for uid, names in named.items() if len(names) > 1)
@@ -95,7 +93,7 @@ def _groups(result: Result, _: Set) -> Iterator[str]:
 
 def _tracking_places(result: Result, _: Set) -> Iterator[str]:
     placed: dict[str | None, bool] = {}
-    for group in groups(result.dataset):
+    for group in _groups_of(result):
         uid = tracking_uid(group)
         has_place = any(item.ValueType in ("SCOORD", "SCOORD3D") for item in content(group))
         placed[uid] = placed.get(uid, False) or has_place
@@ -103,7 +101,7 @@ def _tracking_places(result: Result, _: Set) -> Iterator[str]:
 
 
 def _tracking_segments(result: Result, everything: Set) -> Iterator[str]:
-    reported = {tracking_uid(group) for group in groups(result.dataset)}
+    reported = {tracking_uid(group) for group in _groups_of(result)}
     for other in everything.results:
         for segment in other.dataset.get("SegmentSequence", []):
             if segment.get("TrackingUID") not in reported:
@@ -111,7 +109,7 @@ def _tracking_segments(result: Result, everything: Set) -> Iterator[str]:
 
 
 def _numbers(result: Result, _: Set) -> Iterator[str]:
-    for item in content(result.dataset):
+    for item in result.content:
         if item.ValueType != "NUM":
             continue
         if not item.get("MeasuredValueSequence"):
@@ -137,7 +135,7 @@ def _evidence(result: Result, everything: Set) -> Iterator[str]:
                     listed[uid] = str(series.SeriesInstanceUID)
     used = {
         str(reference.ReferencedSOPInstanceUID)
-        for item in content(result.dataset)
+        for item in result.content
         for reference in item.get("ReferencedSOPSequence", [])
     }
     for uid in sorted(used - set(listed)):
@@ -164,7 +162,7 @@ def _predecessors(result: Result, everything: Set) -> Iterator[str]:
 
 
 def _coordinates(result: Result, everything: Set) -> Iterator[str]:
-    for item in content(result.dataset):
+    for item in result.content:
         if item.ValueType != "SCOORD":
             continue
         reference = item.ContentSequence[0].ReferencedSOPSequence[0]
@@ -193,9 +191,9 @@ def _places(result: Result, everything: Set) -> Iterator[str]:
     if findings is None:
         return
     said: dict[str, list[Dataset]] = {}
-    for group in groups(result.dataset):
+    for group in _groups_of(result):
         name = next((str(item.TextValue) for item in group.ContentSequence if concept(item) == _TRACKING_ID), "")
-        said.setdefault(name, []).extend(item for item in content(group) if item.ValueType == "SCOORD")
+        said.setdefault(ohif.label_of(name), []).extend(item for item in content(group) if item.ValueType == "SCOORD")
     slices = {(s.sop_instance_uid, s.frame_number): k for k, s in enumerate(findings.volume.sources)}
     found: list[Region | Mark] = [*(region for region in findings.regions if region.mask.any()), *findings.marks]
     labels = [finding.label for finding in found]
@@ -224,7 +222,7 @@ def _lies(item: Dataset, finding: Region | Mark, slices: dict[tuple[str, int | N
 
 
 def _research(result: Result, _: Set) -> Iterator[str]:
-    said = any("diagn" in str(item.TextValue).lower() for item in content(result.dataset) if item.ValueType == "TEXT")
+    said = any("diagn" in str(item.TextValue).lower() for item in result.content if item.ValueType == "TEXT")
     if result.dataset.get("ContentQualification") != Qualification.PRODUCT and not said:
         yield "the report does not say that it is not for diagnostic use"
 
@@ -233,7 +231,7 @@ def _says_so(result: Result, _: Set) -> Iterator[str]:
     title = concept(result.dataset)
     if title != notice.TITLE:
         yield f"the title is {title}, not {notice.TITLE}"
-    items = list(content(result.dataset))
+    items = result.content
     if not any(concept(item) == codes.COMMENT.value and item.get("TextValue") for item in items):
         yield "no comment says why there is no result"
     yield from (f"it shows a {item.ValueType}" for item in items if item.ValueType in ("IMAGE", "NUM", "SCOORD"))

@@ -7,19 +7,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from dicom_sr import codes
 from dicom_sr.capture import SUMMARY
-from dicom_sr.check_common import Result, Rule, Set
+from dicom_sr.check_common import Rule, Set
+from dicom_sr.check_read import Result
 from dicom_sr.header import plane
 from dicom_sr.lettering import YELLOW
 from dicom_sr.segmentation import LABEL_MAP_STORAGE, expected_plane, segmented
-from node.domain.finding import Region
 from node.domain.mask import areas
 from node.domain.model import Qualification
 from node.domain.volume import SliceSource
 
 _PLACE_TOLERANCE_MM = 0.001
+_DERIVATION, _POSITION = Tag("DerivationImageSequence"), Tag("PlanePositionSequence")
+_IDENTIFICATION = Tag("SegmentIdentificationSequence")
 _BANNER_ROWS, _BANNER_TOLERANCE = 24, 60  # small letters are blended with their ground
 
 
@@ -34,36 +37,28 @@ def source_of(derived: Dataset) -> SliceSource:
 
 
 def _frames(dataset: Dataset) -> Iterator[tuple[SliceSource, Dataset]]:
-    """Source and functional groups of every frame. What hundreds of frames have alike is read once."""
-    known: dict[bytes, SliceSource] = {}
+    """Source and functional groups of every frame. What hundreds of frames have alike is one object (`Part`)."""
+    known: dict[int, SliceSource] = {}
     for frame in dataset.PerFrameFunctionalGroupsSequence:
-        encoded = frame.get_item("DerivationImageSequence").value
-        if not isinstance(encoded, bytes) or encoded not in known:
-            source = source_of(frame.DerivationImageSequence[0].SourceImageSequence[0])
-            if not isinstance(encoded, bytes):
-                yield source, frame
-                continue
-            known[encoded] = source
-        yield known[encoded], frame
+        derivation = frame[_DERIVATION]
+        if id(derivation) not in known:
+            known[id(derivation)] = source_of(derivation.value[0].SourceImageSequence[0])
+        yield known[id(derivation)], frame
 
 
 def _frames_lie(result: Result, everything: Set) -> Iterator[str]:
     """Every frame lies on the plane of its source."""
-    seen: set[tuple[SliceSource, bytes]] = set()
+    seen: set[tuple[SliceSource, int]] = set()
     for source, frame in _frames(result.dataset):
         header = everything.sources.get(source.sop_instance_uid)
         if header is None:
             yield "a frame has no source"
         elif not everything.in_patient:
-            if "PlanePositionSequence" in frame:
+            if _POSITION in frame:
                 yield "a frame has a position, its source has none"
-        else:
-            encoded = frame.get_item("PlanePositionSequence").value
-            key = source, encoded if isinstance(encoded, bytes) else b""
-            if key[1] and key in seen:
-                continue
-            seen.add(key)
-            position = frame.PlanePositionSequence[0].ImagePositionPatient
+        elif (source, id(frame[_POSITION])) not in seen:
+            seen.add((source, id(frame[_POSITION])))
+            position = frame[_POSITION].value[0].ImagePositionPatient
             if not np.allclose(position, plane(header, source).position, atol=_PLACE_TOLERANCE_MM):
                 yield "a frame does not lie on the plane of its source"
 
@@ -109,7 +104,7 @@ def _segments(result: Result, _: Set) -> Iterator[str]:
 def _stored(dataset: Dataset) -> Iterator[tuple[int, SliceSource, NDArray[np.uint8]]]:
     """Segment number, source and pixels, packed as `expected_plane` does, of every segment on every frame."""
     size = int(dataset.Rows) * int(dataset.Columns)
-    frames = [(source, frame) for source, frame in _frames(dataset)]
+    frames = list(_frames(dataset))
     if dataset.SOPClassUID == LABEL_MAP_STORAGE:
         pixels = dataset.pixel_array.reshape(len(frames), dataset.Rows, dataset.Columns)
         for (source, _), labels in zip(frames, pixels, strict=True):
@@ -123,49 +118,40 @@ def _stored(dataset: Dataset) -> Iterator[tuple[int, SliceSource, NDArray[np.uin
         planes = [np.packbits(one, bitorder="little") for one in bits]
     else:
         planes = list(packed[: size // 8 * len(frames)].reshape(len(frames), size // 8))
-    numbers: dict[bytes, int] = {}
     shared = dataset.SharedFunctionalGroupsSequence[0]
     for (source, frame), pixel in zip(frames, planes, strict=True):
-        there = frame if "SegmentIdentificationSequence" in frame else shared
-        encoded = there.get_item("SegmentIdentificationSequence").value
-        key = encoded if isinstance(encoded, bytes) else b""
-        if not key or key not in numbers:
-            numbers[key] = int(there.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        yield numbers[key], source, pixel
+        there = frame if _IDENTIFICATION in frame else shared
+        yield int(there[_IDENTIFICATION].value[0].ReferencedSegmentNumber), source, pixel
 
 
 def _masks(result: Result, everything: Set) -> Iterator[str]:
     segments = {int(segment.SegmentNumber): segment for segment in result.dataset.SegmentSequence}
     regions = {} if everything.findings is None else dict(enumerate(segmented(everything.findings), 1))
     sources = {} if everything.findings is None else {s: k for k, s in enumerate(everything.findings.volume.sources)}
+    on = {number: areas(region.mask) for number, region in regions.items()}
     filled: dict[int, set[int]] = {number: set() for number in segments}
-    wrong: set[int] = set()
+    empty, other = set(), set()
     for number, source, pixels in _stored(result.dataset):
         if number not in segments:
             yield f"a frame is of segment {number}, which is not described"
             continue
-        if pixels.any():
-            filled[number].add(sources.get(source, -1))
-        elif not wrong & {-number}:
-            wrong.add(-number)
-            yield f"segment {number} has an empty frame"
-        region = regions.get(number)
-        if region is not None and number not in wrong:
-            k = sources.get(source)
-            if k is None or not np.array_equal(pixels, expected_plane(region.mask, k)):
-                wrong.add(number)
+        k = sources.get(source, -1)
+        same = number in on and k >= 0 and np.array_equal(pixels, expected_plane(regions[number].mask, k))
+        if not same:
+            other.add(number)
+        if (same and on[number][k]) or pixels.any():
+            filled[number].add(k)
+        else:
+            empty.add(number)
+    yield from (f"segment {number} has an empty frame" for number in sorted(empty))
     for number, segment in segments.items():
         if not filled[number]:
             yield f"segment {number} is empty"
         region = regions.get(number)
         if everything.findings is not None and (region is None or region.label[:64] != segment.SegmentLabel):
             yield f"segment {number} is no region"
-        if region is not None and (number in wrong or filled[number] != _slices(region)):
+        if region is not None and (number in other or filled[number] != set(np.flatnonzero(on[number]))):
             yield f"segment {number} is not the mask of its region"
-
-
-def _slices(region: Region) -> set[int]:
-    return {int(k) for k in np.flatnonzero(areas(region.mask))}
 
 
 SEGMENTATION: Sequence[Rule] = (
@@ -234,7 +220,10 @@ def _banner(capture: Dataset) -> bool:
     """Whether letters in the colour of the banner, or nearly, stand in the upper eighth of the first frame."""
     rows = min(capture.Rows, max(_BANNER_ROWS, capture.Rows // 8))
     pixels = np.frombuffer(capture.PixelData, np.uint8, count=rows * capture.Columns * 3).reshape(-1, 3)
-    return bool((np.abs(pixels - np.array(YELLOW, np.int16)).max(axis=1) <= _BANNER_TOLERANCE).any())
+    near = np.ones(len(pixels), np.bool_)
+    for channel, wanted in zip(pixels.T, YELLOW, strict=True):
+        near &= (channel >= max(wanted - _BANNER_TOLERANCE, 0)) & (channel <= min(wanted + _BANNER_TOLERANCE, 255))
+    return bool(near.any())
 
 
 def _capture_source(result: Result, everything: Set) -> Iterator[str]:

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from datetime import datetime
+from functools import cached_property, partial
 from os import SEEK_END
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_sr import (
     capture,
+    collector,
     encapsulated,
     key_images,
+    ohif,
     older,
     parametric_map,
     presentation,
@@ -65,6 +68,7 @@ _TEXT = frozenset(("CS", "LO", "SH", "UI", "UT"))
 _SHARED_BYTES = 1 << 16  # a longer element is pixel data, which belongs to one object
 
 
+@collector.held_off()
 def compose(
     provenance: Provenance,
     findings: Findings,
@@ -93,49 +97,57 @@ def compose(
     findings = terms.localised(vetted(findings), profile.language)
     places = planes(findings.volume, list(headers))
     provenance = replace(provenance, qualification=profile.qualification or provenance.qualification)
-    copies: dict[int, Dataset] = {}
-    for header in headers:
-        if id(header) not in copies:
-            copies[id(header)] = normalised(header, findings.volume)
+    copies = {id(header): normalised(header, findings.volume) for header in {id(h): h for h in headers}.values()}
     sources = [copies[id(header)] for header in headers]
     number = dict(zip(_SERIES, free_series_numbers(headers, profile.series_number), strict=False))
     who = identity(headers[0] if identified is None else identified, profile.timezone)
-    finish = _Finish(provenance, findings, profile, who)
+    whole = _Composition(provenance, findings, profile, headers, sources, places, number, who)
 
     # Both spend much of their time in numpy, where one does not hold up the other.
     with ThreadPoolExecutor(1) as pool:
-        segmented = pool.submit(_segments, provenance, findings, sources, places, profile, number["segments"], finish)
-        captures = _captures(provenance, findings, sources, places, profile, number["captures"], finish)
+        segmented = pool.submit(whole.segments)
+        captures = whole.captures()
         segments = segmented.result()
-    results = [*([segments] if segments is not None else []), *captures]
-    # The IOD of a map asks for a place in the patient (PS3.3 A.75.3); pictures show those of other images.
-    if profile.maps and findings.volume.in_patient:
-        results += _maps(provenance, findings, sources, places, profile, number["maps"], headers, finish)
-    results += _documents(provenance, findings, headers, sources, profile, number, finish)
+    results = [*([segments] if segments is not None else []), *captures, *whole.maps(), *whole.documents()]
     if profile.report is not Report.NONE:
-        results.append(_report(provenance, findings, sources, segments, profile, number["report"], supersedes, finish))
+        results.append(whole.report(segments, supersedes))
     if profile.reject_earlier:
         numbers = free_series_numbers([*headers, *results], number["rejection"])
-        first = identity(headers[0], profile.timezone)
-        results += _rejections(provenance, earlier_runs(supersedes, first), who, numbers, profile)
+        results += whole.rejections(earlier_runs(supersedes, identity(headers[0], profile.timezone)), numbers)
     for dataset in results:
-        terms.speak(dataset, profile.language)
+        terms.speak(dataset, profile.language, ohif.LOOKED_UP if profile.ohif_tools else frozenset())
     for dataset in results if profile.character_set != CHARACTER_SET else ():
         keep_text(dataset)
     return results
 
 
-@dataclass(frozen=True)
-class _Finish:
-    """Completes a result with what all of them carry."""
+@dataclass(frozen=True, eq=False)
+class _Composition:
+    """What the objects of one set are made from, and each kind of them.
+
+    ``headers`` are as received, ``sources`` normalised, ``places`` their planes: each one per slice of the volume.
+    ``number`` is the series number of each of ``_SERIES``.
+    """
 
     provenance: Provenance
     findings: Findings
     profile: Profile
+    headers: Sequence[Dataset]
+    sources: Sequence[Dataset]
+    places: Sequence[Plane | None]
+    number: Mapping[str, int]
     who: Dataset
 
-    def __call__(self, dataset: Dataset, kind: str, label: str = "") -> None:
-        """``kind`` is that of ``Profile.descriptions``; ``label`` names one of several of a kind."""
+    @cached_property
+    def at(self) -> datetime:
+        """When the analysis began, in the zone of the study."""
+        return local(self.provenance.started_at, self.who)
+
+    def finish(self, dataset: Dataset, kind: str, label: str = "") -> None:
+        """Complete a result with what all of them carry.
+
+        ``kind`` is that of ``Profile.descriptions``; ``label`` names one of several of a kind.
+        """
         what = self.findings.title or self.provenance.model.title or self.provenance.model.name
         called = f"{getattr(words(self.profile.language), _CALLED[kind])} {{what}}"
         text = self.profile.descriptions.get(kind, called).replace("{what}", what)
@@ -147,143 +159,112 @@ class _Finish:
             character_set=self.profile.character_set,
         )
 
-
-def _segments(
-    provenance: Provenance,
-    findings: Findings,
-    sources: Sequence[Dataset],
-    places: Sequence[Plane | None],
-    profile: Profile,
-    series_number: int,
-    finish: _Finish,
-) -> Dataset | None:
-    if profile.segments is Segments.NONE:
-        return None
-    segments = segmentation.build(provenance, findings, sources, places, series_number=series_number, profile=profile)
-    if segments is not None:
-        finish(segments, "segments")
-    return segments
-
-
-def _captures(
-    provenance: Provenance,
-    findings: Findings,
-    sources: Sequence[Dataset],
-    places: Sequence[Plane | None],
-    profile: Profile,
-    series_number: int,
-    finish: _Finish,
-) -> list[Dataset]:
-    return list(
-        capture.build(
-            provenance,
-            findings,
-            sources,
-            places,
-            profile=profile,
-            series_number=series_number,
-            at=local(provenance.started_at, finish.who),
-            finish=partial(finish, kind="captures"),
+    def segments(self) -> Dataset | None:
+        if self.profile.segments is Segments.NONE:
+            return None
+        segments = segmentation.build(
+            self.provenance,
+            self.findings,
+            self.sources,
+            self.places,
+            series_number=self.number["segments"],
+            profile=self.profile,
         )
-    )
+        if segments is not None:
+            self.finish(segments, "segments")
+        return segments
 
-
-def _maps(
-    provenance: Provenance,
-    findings: Findings,
-    sources: Sequence[Dataset],
-    places: Sequence[Plane | None],
-    profile: Profile,
-    first: int,
-    headers: Sequence[Dataset],
-    finish: _Finish,
-) -> list[Dataset]:
-    """One series for each map."""
-    results = []
-    for number, (found, series_number) in enumerate(
-        zip(findings.maps, free_series_numbers(headers, first), strict=False), 1
-    ):
-        dataset = parametric_map.build(
-            provenance,
-            findings,
-            found,
-            sources,
-            places,
-            number=number,
-            series_number=series_number,
-            profile=profile,
-        )
-        finish(dataset, "map", found.label)
-        results.append(dataset)
-    return results
-
-
-def _documents(
-    provenance: Provenance,
-    findings: Findings,
-    headers: Sequence[Dataset],
-    sources: Sequence[Dataset],
-    profile: Profile,
-    number: Mapping[str, int],
-    finish: _Finish,
-) -> list[Dataset]:
-    """What else a profile may ask for: presentation states, key images, the report on paper."""
-    at = local(provenance.started_at, finish.who)
-    made: list[tuple[str, Dataset]] = []
-    if profile.presentation:
-        states = presentation.build(
-            provenance, findings, headers, profile=profile, series_number=number["presentation"], at=at
-        )
-        made += [("presentation", state) for state in states]
-    if profile.key_images:
-        note = key_images.build(provenance, findings, sources, profile=profile, series_number=number["key_images"])
-        made.append(("key_images", note))
-    if profile.document:
-        page = encapsulated.build(
-            provenance, findings, sources, finish.who, profile=profile, series_number=number["document"], at=at
-        )
-        made.append(("document", page))
-    for kind, dataset in made:
-        finish(dataset, kind)
-    return [dataset for _, dataset in made]
-
-
-def _rejections(
-    provenance: Provenance,
-    runs: Sequence[Earlier],
-    who: Dataset,
-    numbers: Iterator[int],
-    profile: Profile,
-) -> Iterator[Dataset]:
-    """A note for each earlier run, with the identity that its objects have."""
-    for part, (run, series_number) in enumerate(zip(runs, numbers, strict=False), 1):
-        of_whom = run.identity
-        reason = key_images.Rejected.SUPERSEDED if same_identity(of_whom, who) else key_images.Rejected.OTHER_IDENTITY
-        yield key_images.reject(
-            provenance, run.targets, of_whom, reason, profile=profile, series_number=series_number, part=part
+    def captures(self) -> list[Dataset]:
+        return list(
+            capture.build(
+                self.provenance,
+                self.findings,
+                self.sources,
+                self.places,
+                profile=self.profile,
+                series_number=self.number["captures"],
+                at=self.at,
+                finish=partial(self.finish, kind="captures"),
+            )
         )
 
+    def maps(self) -> list[Dataset]:
+        """One series for each map."""
+        # The IOD of a map asks for a place in the patient (PS3.3 A.75.3); pictures show those of other images.
+        if not (self.profile.maps and self.findings.volume.in_patient):
+            return []
+        results = []
+        numbers = free_series_numbers(self.headers, self.number["maps"])
+        for number, (found, series_number) in enumerate(zip(self.findings.maps, numbers, strict=False), 1):
+            dataset = parametric_map.build(
+                self.provenance,
+                self.findings,
+                found,
+                self.sources,
+                self.places,
+                number=number,
+                series_number=series_number,
+                profile=self.profile,
+            )
+            self.finish(dataset, "map", found.label)
+            results.append(dataset)
+        return results
 
-def _report(
-    provenance: Provenance,
-    findings: Findings,
-    sources: Sequence[Dataset],
-    segments: Dataset | None,
-    profile: Profile,
-    series_number: int,
-    supersedes: Sequence[ResultReference],
-    finish: _Finish,
-) -> Dataset:
-    """The SR, of the class that the profile names."""
-    document = report.build(
-        provenance, findings, sources, segments, series_number=series_number, profile=profile, supersedes=supersedes
-    )
-    finish(document, "report")
-    if profile.report is Report.COMPREHENSIVE_3D:
-        return document
-    return older.build(provenance, document, profile=profile)
+    def documents(self) -> list[Dataset]:
+        """What else a profile may ask for: presentation states, key images, the report on paper."""
+        made: list[tuple[str, Dataset]] = []
+        common, profile = (self.provenance, self.findings), self.profile
+        if profile.presentation:
+            number = self.number["presentation"]
+            states = presentation.build(*common, self.headers, profile=profile, series_number=number, at=self.at)
+            made += [("presentation", state) for state in states]
+        if profile.key_images:
+            number = self.number["key_images"]
+            made.append(("key_images", key_images.build(*common, self.sources, profile=profile, series_number=number)))
+        if profile.document:
+            number = self.number["document"]
+            page = encapsulated.build(
+                *common, self.sources, self.who, profile=profile, series_number=number, at=self.at
+            )
+            made.append(("document", page))
+        for kind, dataset in made:
+            self.finish(dataset, kind)
+        return [dataset for _, dataset in made]
+
+    def rejections(self, runs: Sequence[Earlier], numbers: Iterator[int]) -> Iterator[Dataset]:
+        """A note for each earlier run, with the identity that its objects have."""
+        for part, (run, series_number) in enumerate(zip(runs, numbers, strict=False), 1):
+            of_whom, reason = run.identity, key_images.Rejected.OTHER_IDENTITY
+            if same_identity(of_whom, self.who):
+                reason = key_images.Rejected.SUPERSEDED
+            yield key_images.reject(
+                self.provenance,
+                run.targets,
+                of_whom,
+                reason,
+                profile=self.profile,
+                series_number=series_number,
+                part=part,
+            )
+
+    def report(self, segments: Dataset | None, supersedes: Sequence[ResultReference]) -> Dataset:
+        """The SR, of the class that the profile names."""
+        document = report.build(
+            self.provenance,
+            self.findings,
+            self.sources,
+            segments,
+            series_number=self.number["report"],
+            profile=self.profile,
+            supersedes=supersedes,
+        )
+        self.finish(document, "report")
+        if self.profile.report is Report.COMPREHENSIVE_3D:
+            return document
+        return older.build(self.provenance, document, profile=self.profile)
 
 
+@collector.held_off()
 def write(datasets: Sequence[Dataset], out_dir: Path) -> list[ResultFile]:
     """Write PS3.10 files, in order, with a meta that is ours, into ``out_dir``.
 
@@ -309,8 +290,17 @@ class _Encoder:
         self._known: dict[int, tuple[DataElement, bytes]] = {}
         self._texts: dict[tuple[int, str, str], bytes] = {}
 
-    def __call__(self, dataset: Dataset) -> bytes:
-        return self._elements(dataset, dataset, convert_encodings(dataset.SpecificCharacterSet))
+    def __call__(self, dataset: Dataset) -> list[bytes]:
+        """In pieces, which follow each other: those of pixel data are long, and nobody copies them."""
+        encodings = convert_encodings(dataset.SpecificCharacterSet)
+        return [piece for element in dataset for piece in self._pieces(element, dataset, encodings)]
+
+    def _pieces(self, element: DataElement, dataset: Dataset, encodings: list[str]) -> Sequence[bytes]:
+        value = element.value
+        if not isinstance(value, bytes) or len(value) < _SHARED_BYTES or len(value) % 2:
+            return (self._element(element, dataset, dataset, encodings),)
+        _certain(element, dataset, dataset)
+        return _head(element, len(value)), value
 
     def _elements(self, dataset: Dataset, root: Dataset, encodings: list[str]) -> bytes:
         return b"".join(self._element(element, dataset, root, encodings) for element in dataset)
@@ -322,8 +312,7 @@ class _Encoder:
         if element.VR == "SQ":
             items = [self._elements(item, root, encodings) for item in element.value]
             body = b"".join(_ITEM + len(item).to_bytes(4, "little") + item for item in items)
-            tag = element.tag.group.to_bytes(2, "little") + element.tag.element.to_bytes(2, "little")
-            encoded = tag + b"SQ\0\0" + len(body).to_bytes(4, "little") + body
+            encoded = _head(element, len(body)) + body
         elif element.VR in _TEXT and isinstance(element.value, str):
             # The same code stands in a report hundreds of times.
             text = int(element.tag), element.value, encodings[0]
@@ -338,9 +327,20 @@ class _Encoder:
         return encoded
 
 
-def _encoded(element: DataElement, dataset: Dataset, root: Dataset, encodings: list[str]) -> bytes:
-    if " or " in element.VR:  # depends on other elements, PixelRepresentation for one
+def _certain(element: DataElement, dataset: Dataset, root: Dataset) -> None:
+    """Decide on a VR that depends on other elements, PixelRepresentation for one."""
+    if " or " in element.VR:
         correct_ambiguous_vr_element(element, dataset, True, [root])
+
+
+def _head(element: DataElement, length: int) -> bytes:
+    """Tag, VR and length of an element whose length has four bytes (PS3.5 7.1.2)."""
+    tag = element.tag.group.to_bytes(2, "little") + element.tag.element.to_bytes(2, "little")
+    return tag + element.VR.encode() + b"\0\0" + length.to_bytes(4, "little")
+
+
+def _encoded(element: DataElement, dataset: Dataset, root: Dataset, encodings: list[str]) -> bytes:
+    _certain(element, dataset, root)
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_data_element(buffer, element, encodings)
@@ -348,7 +348,7 @@ def _encoded(element: DataElement, dataset: Dataset, root: Dataset, encodings: l
     return encoded
 
 
-def _write(encoded: bytes, dataset: Dataset, path: Path) -> ResultFile:
+def _write(encoded: Sequence[bytes], dataset: Dataset, path: Path) -> ResultFile:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
@@ -358,15 +358,20 @@ def _write(encoded: bytes, dataset: Dataset, path: Path) -> ResultFile:
     head = DicomBytesIO(b"\0" * 128 + b"DICM")
     head.seek(0, SEEK_END)
     write_file_meta_info(head, meta)
+    digest = hashlib.sha256()
+    for piece in encoded:
+        digest.update(piece)
     with path.open("wb") as file:
-        size = file.write(head.getvalue()) + file.write(encoded)
+        file.write(head.getvalue())
+        file.writelines(encoded)
+        size = file.tell()
     return ResultFile(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         sop_class_uid=str(dataset.SOPClassUID),
         series_uid=str(dataset.SeriesInstanceUID),
         study_uid=str(dataset.StudyInstanceUID),
         transfer_syntax_uid=str(meta.TransferSyntaxUID),
-        digest=hashlib.sha256(encoded).hexdigest(),
+        digest=digest.hexdigest(),
         size=size,
         path=path.resolve(),
         rejects=key_images.is_rejection(dataset),

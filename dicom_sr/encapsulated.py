@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from io import BytesIO
 
-from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from dicom_sr import codes, terms
 from dicom_sr.capture import painted
 from dicom_sr.keys import key_slices
-from dicom_sr.page import PAPER, pages
-from dicom_sr.provenance import MANUFACTURER, result_uid
+from dicom_sr.paper import pdf
+from dicom_sr.provenance import result_uid
 from dicom_sr.sheet import study_fact, summary
 from dicom_sr.words import words
 from node.domain.finding import Findings
 from node.domain.job import Provenance
 from node.domain.profile import Profile
-
-_A4 = 1240, 1754  # pixels at 150 to the inch
-_DOTS_PER_INCH = 150
-_QUALITY = 90  # of JPEG, in which the pages are held; letters stay sharp
 
 
 def build(
@@ -65,7 +59,8 @@ def build(
     document.ConceptNameCodeSequence = [codes.item(codes.IMAGING_MEASUREMENT_REPORT)]
     document.VerificationFlag = "UNVERIFIED"
     document.MIMETypeOfEncapsulatedDocument = "application/pdf"
-    written = _pdf(pages(sheet, _A4, language, PAPER), sheet.title, at)
+    # The dates are those of the result: a job that runs twice writes the same bytes.
+    written = pdf(sheet, language, at)
     document.EncapsulatedDocumentLength = len(written)
     document.EncapsulatedDocument = written + b"\0" * (len(written) % 2)
     terms.speak(document, profile.language)
@@ -81,22 +76,3 @@ def _source(header: Dataset) -> Dataset:
     source = Dataset()
     source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     return source
-
-
-def _pdf(drawn: Sequence[Image.Image], title: str, at: datetime) -> bytes:
-    first, *others = drawn
-    written = BytesIO()
-    # The dates are those of the result: a job that runs twice writes the same bytes.
-    first.save(
-        written,
-        "PDF",
-        save_all=True,
-        append_images=others,
-        resolution=_DOTS_PER_INCH,
-        quality=_QUALITY,
-        title=title,
-        producer=MANUFACTURER,
-        creationDate=at.timetuple(),
-        modDate=at.timetuple(),
-    )
-    return written.getvalue()

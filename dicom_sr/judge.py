@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydicom import dcmread
 
@@ -36,6 +37,8 @@ _OF_THE_SOURCE = re.compile(
     "|".join(rf"{keyword}\(" for keyword in (*IDENTITY, "BodyPartExamined", "PatientPosition", "Laterality"))
 )
 _SECONDS = 60  # for one object
+# That it is shown at once, a multiple of eight: 2,000 frames take it twenty seconds, 200 less than a tenth of one.
+_FRAMES = 200
 
 
 @cache
@@ -54,8 +57,28 @@ def judged(paths: Sequence[Path]) -> list[str]:
         return []
     paths = [path for path in paths if dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID != LABEL_MAP_STORAGE]
     with ThreadPoolExecutor(2) as pool:
-        said = pool.map(lambda path: _errors(found, path), paths)
+        said = pool.map(lambda path: [problem for part in _excerpts(path) for problem in _errors(found, part)], paths)
         return list(dict.fromkeys(problem for problems in said for problem in problems))
+
+
+def _excerpts(path: Path) -> Iterator[Path]:
+    """``path``; of a binary segmentation of many frames one file after the other, with some of them and all else."""
+    dataset = dcmread(path)
+    frames, pixels = dataset.get("PerFrameFunctionalGroupsSequence", []), dataset.get("PixelData", b"")
+    if dataset.get("SegmentationType") != "BINARY" or len(frames) <= _FRAMES:
+        yield path
+        return
+    bits = dataset.Rows * dataset.Columns
+    too_many = int(dataset.get("NumberOfFrames") or 0) - len(frames)  # what does not fit together is left so
+    with TemporaryDirectory(dir=path.parent) as folder:
+        for first in range(0, len(frames), _FRAMES):
+            some = frames[first : first + _FRAMES]
+            start, length = first * bits // 8, -(-len(some) * bits // 8)
+            dataset.PerFrameFunctionalGroupsSequence, dataset.NumberOfFrames = some, len(some) + too_many
+            last = first + _FRAMES >= len(frames)
+            dataset.PixelData = pixels[start:] if last else pixels[start : start + length + length % 2]
+            dataset.save_as(excerpt := Path(folder) / path.name)
+            yield excerpt
 
 
 def _errors(found: str, path: Path) -> list[str]:

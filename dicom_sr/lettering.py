@@ -19,7 +19,8 @@ YELLOW: Colour = (255, 220, 90)
 
 
 @cache
-def _font_file() -> bytes:
+def font_file() -> bytes:
+    """The font of all pictures and documents, TrueType."""
     # Pillow's own font has no umlaut, accent or ligature; DejaVu has Latin, Greek and Cyrillic.
     return (files("dicom_sr") / "fonts" / "DejaVuSansCondensed.ttf").read_bytes()
 
@@ -27,7 +28,7 @@ def _font_file() -> bytes:
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """The font of all pictures, ``size`` pixels high."""
-    return ImageFont.truetype(BytesIO(_font_file()), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(BytesIO(font_file()), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def size_for(rows: int, columns: int) -> int:

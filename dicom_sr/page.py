@@ -1,10 +1,13 @@
-"""A sheet as pictures of pages: a heading, a table in one or two columns, sentences, key images."""
+"""The layout of a sheet on pages: a heading, a table in one or two columns, sentences, key images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dicom_sr.lettering import Colour, fitted, font, line_height, wrapped
@@ -32,6 +35,22 @@ SCREEN = Theme((0, 0, 0), (240, 240, 240), (160, 165, 170), (255, 220, 90), (70,
 PAPER = Theme((255, 255, 255), (20, 25, 30), (95, 100, 105), (110, 70, 0), (255, 243, 205), 1 / 62, 1 / 78, 3.0)
 
 
+class Surface(Protocol):
+    """What a page is drawn on. Places are in pixels from its upper left corner."""
+
+    def rectangle(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
+        """Filled; ``right`` and ``bottom`` are the first that lie outside."""
+
+    def text(self, left: float, top: float, text: str, size: int, colour: Colour) -> None:
+        """On one line, in `lettering.font`."""
+
+    def picture(self, left: float, top: float, size: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
+        """(rows, columns, 3), scaled to ``size``, width and height."""
+
+
+_Drawn = TypeVar("_Drawn", bound=Surface)
+
+
 @dataclass(frozen=True)
 class _Line:
     """A line of the table: what stands left and right of it, and the colour of the square before it."""
@@ -56,20 +75,42 @@ class _Page:
 
 
 def pages(sheet: Sheet, size: tuple[int, int], words: Words, theme: Theme = SCREEN) -> list[Image.Image]:
-    """``sheet`` as RGB pictures of ``size`` (columns, rows), as many as it takes; most take one.
+    """``sheet`` as RGB pictures of ``size`` (columns, rows), as many as it takes; most take one."""
+    return [page.image for page in laid_out(sheet, size, words, theme).draw(lambda: _Picture(size, theme.ground))]
+
+
+def laid_out(sheet: Sheet, size: tuple[int, int], words: Words, theme: Theme) -> Layout:
+    """Where everything stands on pages of ``size`` (columns, rows).
 
     Letters are as large as lets everything stand on one page, and never smaller than an eleventh pixel at 512².
     """
     shorter = min(size)
     sizes = range(round(shorter * theme.largest), round(shorter * theme.smallest) - 1, -1)
     for letters in sizes:
-        layout = _Layout(sheet, size, words, theme, letters)
+        layout = Layout(sheet, size, words, theme, letters)
         if len(layout.pages) == 1:
             break
-    return layout.draw()
+    return layout
 
 
-class _Layout:
+class _Picture:
+    """A page as an RGB picture."""
+
+    def __init__(self, size: tuple[int, int], ground: Colour) -> None:
+        self.image = Image.new("RGB", size, ground)
+        self._draw = ImageDraw.Draw(self.image)
+
+    def rectangle(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
+        self._draw.rectangle((left, top, right - 1, bottom - 1), fill=colour)
+
+    def text(self, left: float, top: float, text: str, size: int, colour: Colour) -> None:
+        self._draw.text((left, top), text, font=font(size), fill=colour)
+
+    def picture(self, left: float, top: float, size: tuple[int, int], pixels: NDArray[np.uint8]) -> None:
+        self.image.paste(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), (round(left), round(top)))
+
+
+class Layout:
     """Where everything stands, with letters of one size."""
 
     def __init__(self, sheet: Sheet, size: tuple[int, int], words: Words, theme: Theme, letters: int) -> None:
@@ -148,60 +189,57 @@ class _Layout:
                     lines += [_Line(last), *(_Line("", part) for part in wrapped(value, self._size, room))]
         return lines
 
-    def draw(self) -> list[Image.Image]:
-        """The pages."""
+    def draw(self, new_page: Callable[[], _Drawn]) -> list[_Drawn]:
+        """The pages, in their order, each on a new one."""
         drawn = []
         for number, content in enumerate(self.pages, 1):
-            page = Image.new("RGB", (self._width, self._height), self._theme.ground)
-            draw = ImageDraw.Draw(page)
-            self._draw_banner(draw)
-            y = self._draw_heading(draw) if number == 1 else self._margin + 2 * self._step
+            page = new_page()
+            self._draw_banner(page)
+            y = self._draw_heading(page) if number == 1 else self._margin + 2 * self._step
             width = self._column_width(self._across)
             for n, lines in enumerate(content.columns):
-                self._draw_column(draw, lines, self._margin + n * (width + self._margin), y, width)
+                self._draw_column(page, lines, self._margin + n * (width + self._margin), y, width)
             y += content.steps * self._step + (self._margin // 4 if content.sentences else 0)
             said = self._theme.faint if self._sheet.blocks else self._theme.letters
             for sentence in content.sentences:
-                draw.text((self._margin, y), sentence, font=font(self._size), fill=said)
+                page.text(self._margin, y, sentence, self._size, said)
                 y += self._step
             if number == 1 and self._sheet.figures:
                 self._draw_figures(page, y + self._margin // 2)
-            self._draw_foot(draw, number, len(self.pages))
+            self._draw_foot(page, number, len(self.pages))
             drawn.append(page)
         return drawn
 
-    def _draw_banner(self, draw: ImageDraw.ImageDraw) -> None:
+    def _draw_banner(self, page: Surface) -> None:
         lines = wrapped(self._sheet.banner or "", self._size, self._inner)
         if lines:
             height = self._margin // 2 + self._step * len(lines)
-            draw.rectangle((0, 0, self._width, height), fill=self._theme.warning_ground)
+            page.rectangle(0, 0, self._width, height, self._theme.warning_ground)
         for n, line in enumerate(lines):
             y = self._margin // 4 + n * self._step
-            draw.text((self._margin, y), line, font=font(self._size), fill=self._theme.warning)
+            page.text(self._margin, y, line, self._size, self._theme.warning)
 
-    def _draw_heading(self, draw: ImageDraw.ImageDraw) -> int:
+    def _draw_heading(self, page: Surface) -> int:
         y = self._margin
         for text, size in self._head:
-            colour = self._theme.letters if size > self._size else self._theme.faint
-            draw.text((self._margin, y), text, font=font(size), fill=colour)
+            page.text(self._margin, y, text, size, self._theme.letters if size > self._size else self._theme.faint)
             y += line_height(size)
         return self._top
 
-    def _draw_column(self, draw: ImageDraw.ImageDraw, lines: Sequence[_Line], left: int, top: int, width: int) -> None:
-        face, size = font(self._size), self._size
+    def _draw_column(self, page: Surface, lines: Sequence[_Line], left: int, top: int, width: int) -> None:
+        face, size, theme = font(self._size), self._size, self._theme
         for n, line in enumerate(lines):
             y = top + n * self._step
             if line.heading:
-                draw.line((left, y, left + width, y), fill=self._theme.faint, width=max(1, size // 16))
+                page.rectangle(left, y, left + width, y + max(1, size // 16), theme.faint)
             if line.swatch is not None:
-                draw.rectangle((left, y + size * 0.3, left + size * 0.75, y + size * 1.05), fill=line.swatch)
+                page.rectangle(left, y + size * 0.3, left + size * 0.75, y + size * 1.05, line.swatch)
             indent = round(size * 1.2)
-            colour = self._theme.letters if line.heading else self._theme.faint
-            draw.text((left + indent, y), fitted(line.left, size, width - indent), font=face, fill=colour)
-            right = left + width - face.getlength(line.right)
-            draw.text((right, y), line.right, font=face, fill=self._theme.letters)
+            colour = theme.letters if line.heading else theme.faint
+            page.text(left + indent, y, fitted(line.left, size, width - indent), size, colour)
+            page.text(left + width - face.getlength(line.right), y, line.right, size, theme.letters)
 
-    def _draw_figures(self, page: Image.Image, top: int) -> None:
+    def _draw_figures(self, page: Surface, top: int) -> None:
         """As large as they go below ``top``, in one row or two."""
         figures = self._sheet.figures
         side, rows = 0, 1
@@ -212,20 +250,19 @@ class _Layout:
             if min(wide, high) > side:
                 side, rows = min(wide, high), count
         across = -(-len(figures) // rows)
-        draw = ImageDraw.Draw(page)
         for n, figure in enumerate(figures):
             x = self._margin + (n % across) * (side + self._margin)
             y = top + (n // across) * (side + self._step)
-            small = _scaled(figure, side)
-            page.paste(small, (x, y))
+            size = _within(figure, side)
+            page.picture(x, y, size, figure.picture)
             caption = fitted(figure.caption, self._size, side)
-            draw.text((x, y + small.height), caption, font=font(self._size), fill=self._theme.faint)
+            page.text(x, y + size[1], caption, self._size, self._theme.faint)
 
-    def _draw_foot(self, draw: ImageDraw.ImageDraw, number: int, count: int) -> None:
+    def _draw_foot(self, page: Surface, number: int, count: int) -> None:
         if count > 1:
             text = self._words.page.format(page=number, pages=count)
             right = self._width - self._margin - font(self._size).getlength(text)
-            draw.text((right, self._height - self._step), text, font=font(self._size), fill=self._theme.faint)
+            page.text(right, self._height - self._step, text, self._size, self._theme.faint)
 
 
 def _columns(lines: Sequence[_Line], first: int, others: int, per_page: int) -> list[list[_Line]]:
@@ -265,10 +302,9 @@ def _groups(lines: Sequence[_Line]) -> list[list[_Line]]:
     return groups
 
 
-def _scaled(figure: Figure, side: int) -> Image.Image:
-    """The picture of ``figure`` within a square, its pixels as wide as high."""
+def _within(figure: Figure, side: int) -> tuple[int, int]:
+    """Width and height of the picture of ``figure`` within a square, its pixels as wide as high."""
     rows, columns = figure.picture.shape[:2]
     height, width = rows * figure.aspect, float(columns)
     share = side / max(height, width)
-    size = max(1, round(width * share)), max(1, round(height * share))
-    return Image.fromarray(figure.picture).resize(size, Image.Resampling.LANCZOS)
+    return max(1, round(width * share)), max(1, round(height * share))

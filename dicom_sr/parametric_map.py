@@ -53,6 +53,18 @@ def build(
         number=number,
         series_number=series_number,
     )
+    _describe(dataset, found, headers[0])
+    frames = Frames(findings, headers, places, codes.CALCULATION)
+    for k in range(len(values)):
+        frames.add(k)
+    frames.finish(dataset, result_uid(provenance, profile, "PM", str(number), "dimension organization"))
+    _value_groups(dataset, found, low, high)
+    dataset.add(DataElement("FloatPixelData", "OF", np.ascontiguousarray(values, "<f4").tobytes()))
+    return dataset
+
+
+def _describe(dataset: Dataset, found: Map, header: Dataset) -> None:
+    """What the image is: Parametric Map Image and Floating Point Image Pixel modules (PS3.3 C.8.32.2, C.7.6.24)."""
     dataset.Modality = "OT"
     dataset.ImageType = ["DERIVED", "PRIMARY", "VOLUME", "QUANTITY"]
     dataset.ContentLabel, dataset.ContentDescription = "AI_MAP", found.label[:64]
@@ -61,17 +73,10 @@ def build(
     dataset.BitsAllocated = 32
     dataset.BurnedInAnnotation, dataset.RecognizableVisualFeatures = "NO", "NO"
     dataset.AcquisitionContextSequence = []
-    if headers[0].get("BodyPartExamined"):
-        dataset.BodyPartExamined = headers[0].BodyPartExamined
+    if header.get("BodyPartExamined"):
+        dataset.BodyPartExamined = header.BodyPartExamined
     else:
         dataset.Laterality = ""  # type 2C: nobody knows whether the body part is a paired one (PS3.3 C.7.3.1)
-    frames = Frames(findings, headers, places, codes.CALCULATION)
-    for k in range(len(values)):
-        frames.add(k)
-    frames.finish(dataset, result_uid(provenance, profile, "PM", str(number), "dimension organization"))
-    _value_groups(dataset, found, low, high)
-    dataset.add(DataElement("FloatPixelData", "OF", np.ascontiguousarray(values, "<f4").tobytes()))
-    return dataset
 
 
 def _value_groups(dataset: Dataset, found: Map, low: float, high: float) -> None:

@@ -18,7 +18,7 @@ from node.domain.finding import Findings, Region
 from node.domain.ids import derived_uid
 from node.domain.job import Provenance, ResultReference
 from node.domain.model import Qualification
-from node.domain.profile import FULL, Profile
+from node.domain.profile import FULL, Captures, Profile
 
 # Every SR whose predecessor this one can be (PS3.3 A.35).
 SR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 34))
@@ -51,7 +51,7 @@ def build(
     said = (findings.regions, findings.marks, findings.maps, findings.evaluations, findings.measurements)
     if not any((*said, findings.notes)):
         raise InvalidInput("findings", "say nothing", "Refuse the study instead")
-    groups = Groups(provenance, findings, segmentation)
+    groups = Groups(provenance, findings, segmentation, profile)
     content = _content(provenance, findings, headers, groups, profile)
     report = Dataset()
     report.SOPClassUID = Comprehensive3DSRStorage
@@ -109,7 +109,7 @@ def _content(
     root: Dataset = report[0]
     if not found:
         root.ContentSequence = [item for item in root.ContentSequence if item.ValueType != "CONTAINER"]
-    statements = _statements(provenance, findings, words(profile.language))
+    statements = _statements(provenance, findings, profile)
     if statements.ContentSequence:
         root.ContentSequence.append(statements)
     return root
@@ -134,12 +134,13 @@ def _hierarchy(earlier: ResultReference) -> Dataset:
     return study_references([instance])
 
 
-def _statements(provenance: Provenance, findings: Findings, language: Words) -> sr.ContainerContentItem:
+def _statements(provenance: Provenance, findings: Findings, profile: Profile) -> sr.ContainerContentItem:
     """What is said of the study as a whole (TID 1500 rows 12 to 14).
 
     Its numbers stand here as well: the template is extensible, and a group of their own has no place in an image, which
     OHIF 3.13 does not survive.
     """
+    language = words(profile.language)
     container = sr.ContainerContentItem(
         codes.concept(codes.QUALITATIVE_EVALUATIONS), relationship_type=Relationship.CONTAINS
     )
@@ -150,12 +151,21 @@ def _statements(provenance: Provenance, findings: Findings, language: Words) -> 
         container.ContentSequence.extend(measurement_item(measurement))
     absent = [_in_words(region, language) for region in findings.regions if not region.mask.any()]
     research = [] if provenance.qualification is Qualification.PRODUCT else [language.research_statement]
-    maps = [f"{language.map}: {found.label}." for found in findings.maps]
+    maps = [f"{language.map}: {found.label}{_where_maps_are(findings, profile)}." for found in findings.maps]
     for text in (*research, *absent, *maps, *findings.notes):
         container.ContentSequence.append(
             sr.TextContentItem(codes.concept(codes.COMMENT), text, relationship_type=Relationship.CONTAINS)
         )
     return container
+
+
+def _where_maps_are(findings: Findings, profile: Profile) -> str:
+    """Nothing where each is a Parametric Map; images without a place in the patient have none (PS3.3 A.75.3)."""
+    language = words(profile.language)
+    if profile.maps and findings.volume.in_patient:
+        return ""
+    pictures = profile.captures is not Captures.NONE or profile.summary or profile.document
+    return f" ({language.map_in_pictures if pictures else language.map_left_out})"
 
 
 def _in_words(region: Region, language: Words) -> str:

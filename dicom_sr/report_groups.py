@@ -8,13 +8,14 @@ from typing import Any
 from highdicom import sr
 from pydicom.dataset import Dataset
 
-from dicom_sr import codes
+from dicom_sr import codes, ohif
 from dicom_sr.outline import Outline, bounding_rectangle, outlines, slices_to_show
 from dicom_sr.provenance import algorithm, tracking_uid
 from dicom_sr.segmentation import segmented
 from node.domain import finding
 from node.domain.finding import Findings, Mark, Measurement, Region, Shape
 from node.domain.job import Provenance
+from node.domain.profile import FULL, Profile
 from node.domain.volume import SliceSource
 
 Group = (
@@ -36,11 +37,15 @@ class Groups:
     What has a place gives two groups with one Tracking UID, which viewers put together again: one that only says where
     it lies, on one image, and one with what was measured and evaluated. A viewer that takes a rectangle over as a
     measurement of its own would else take its first number, be it a certainty or a volume, for the rectangle's area.
+    For OHIF (``Profile.ohif_tools``) the length of a line, the area of an outline stands first, inferred from it.
     """
 
-    def __init__(self, provenance: Provenance, findings: Findings, segmentation: Dataset | None) -> None:
+    def __init__(
+        self, provenance: Provenance, findings: Findings, segmentation: Dataset | None, profile: Profile = FULL
+    ) -> None:
         self._provenance = provenance
         self._findings = findings
+        self._tools = profile.ohif_tools and ohif.takes_over(findings.volume)
         self._segmentation = segmentation
         self._segments = [region.key for region in segmented(findings)]
         self.shown: set[int] = set()
@@ -61,7 +66,8 @@ class Groups:
         category = found.category if isinstance(found, Mark) else None
         return {
             "tracking_identifier": sr.TrackingIdentifier(
-                uid=tracking_uid(self._provenance, found), identifier=found.label
+                uid=tracking_uid(self._provenance, found),
+                identifier=ohif.identifier(found, self._findings.volume) if self._tools else found.label,
             ),
             "finding_type": codes.concept(found.type),
             "finding_category": None if category is None else codes.concept(category),
@@ -70,20 +76,25 @@ class Groups:
         }
 
     def _image_region(self, outline: Outline, graphic_type: sr.GraphicTypeValues) -> sr.ImageRegion:
+        return sr.ImageRegion(graphic_type, outline.points, source_image=self._image(outline))
+
+    def _image(self, outline: Outline) -> sr.SourceImageForRegion:
         self.shown.add(outline.k)
         source: SliceSource = self._findings.volume.sources[outline.k]
-        image = sr.SourceImageForRegion(
+        return sr.SourceImageForRegion(
             source.sop_class_uid,
             source.sop_instance_uid,
             referenced_frame_numbers=None if source.frame_number is None else [source.frame_number],
         )
-        return sr.ImageRegion(graphic_type, outline.points, source_image=image)
 
     def _place(self, found: Region | Mark, outline: Outline, graphic_type: sr.GraphicTypeValues) -> Group:
         """TID 1410: where it lies on one image; no number, as none is measured in that plane."""
-        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             **self._common(found), referenced_region=self._image_region(outline, graphic_type)
         )
+        if self._tools:
+            ohif.name(group[0], found)
+        return group
 
     def _measured_region(self, region: Region) -> Group:
         """TID 1411 about the region's segment; TID 1501 where it has none, being the union of others."""
@@ -105,14 +116,22 @@ class Groups:
         found = outlines(mark, self._findings.volume.shape)
         graphic_type = _GRAPHIC_TYPES[mark.shape]
         yield self._place(mark, found[len(found) // 2], graphic_type)
-        said = _said((*_certainty(mark), *mark.measurements), mark.evaluations)
+        own = ohif.size(mark, self._findings.volume) if self._tools else None
+        others = tuple(m for m in mark.measurements if m is not own)
+        said = _said((*_certainty(mark), *others), mark.evaluations)
+        if own is not None:
+            line = sr.CoordinatesForMeasurement(graphic_type, found[0].points, self._image(found[0]))
+            said["measurements"].insert(0, measurement_item(own, [line]))
         if len(found) > 1:
             regions = [self._image_region(outline, graphic_type) for outline in found]
             yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
                 **(self._common(mark) | said), referenced_regions=regions
             )
         elif any(said.values()):
-            yield sr.MeasurementsAndQualitativeEvaluations(**(self._common(mark) | said))
+            group = sr.MeasurementsAndQualitativeEvaluations(**(self._common(mark) | said))
+            if own is not None:
+                ohif.name(group[0], mark)
+            yield group
 
 
 def _certainty(mark: Mark) -> list[Measurement]:
@@ -128,14 +147,21 @@ def _said(measurements: Sequence[Measurement], evaluations: Sequence[finding.Eva
     }
 
 
-def measurement_item(measurement: Measurement) -> sr.Measurement:
-    """TID 300, rounded to the digits that mean something."""
+def measurement_item(
+    measurement: Measurement, of: Sequence[sr.CoordinatesForMeasurement] | None = None
+) -> sr.Measurement:
+    """TID 300, rounded to the digits that mean something.
+
+    Args:
+        of: where it was measured, where that is not the place of its group.
+    """
     return sr.Measurement(
         name=codes.concept(measurement.name),
         value=round(measurement.value, measurement.digits),
         unit=codes.concept(measurement.unit),
         method=None if measurement.method is None else codes.concept(measurement.method),
         derivation=None if measurement.derivation is None else codes.concept(measurement.derivation),
+        referenced_coordinates=of,
     )
 
 

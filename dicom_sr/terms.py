@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 
 from pydicom.dataset import Dataset
@@ -153,8 +153,12 @@ def label(text: str, language: Language) -> str:
     return text if known is None or language not in _ORDER else known[_ORDER.index(language)]
 
 
-def speak(dataset: Dataset, language: Language) -> None:
-    """Write the CodeMeaning of every known code in ``dataset``, of every depth, in ``language``."""
+def speak(dataset: Dataset, language: Language, but: Set[tuple[str, str]] = frozenset()) -> None:
+    """Write the CodeMeaning of every known code in ``dataset``, of every depth, in ``language``.
+
+    Args:
+        but: scheme and value of codes that stay as they are.
+    """
     if language not in _ORDER:
         return
     for element in dataset:
@@ -162,11 +166,12 @@ def speak(dataset: Dataset, language: Language) -> None:
             continue
         for item in element.value:
             if "CodeMeaning" in item:
-                known = _CODES.get((str(item.get("CodingSchemeDesignator")), str(item.get("CodeValue"))))
-                if known is not None:
+                code = str(item.get("CodingSchemeDesignator")), str(item.get("CodeValue"))
+                known = _CODES.get(code)
+                if known is not None and code not in but:
                     # Anew, as the element may be that of another object, too.
                     item.add_new("CodeMeaning", "LO", known[_ORDER.index(language)])
-            speak(item, language)
+            speak(item, language, but)
 
 
 def localised(findings: Findings, language: Language) -> Findings:

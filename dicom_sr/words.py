@@ -30,6 +30,8 @@ class Words:
     marks: str
     document: str
     map: str
+    map_in_pictures: str
+    map_left_out: str
     key_images: str
     key_images_text: str  # {model}
     none_found: str  # of one finding
@@ -83,6 +85,8 @@ _ENGLISH = Words(
     marks="Marks",
     document="Document",
     map="Map",
+    map_in_pictures="in the pictures only",
+    map_left_out="not among these results",
     key_images="Key images",
     key_images_text="Images on which the findings of {model} are largest. Chosen by an algorithm.",
     none_found="none found",
@@ -125,6 +129,8 @@ _GERMAN = Words(
     marks="Markierungen",
     document="Dokument",
     map="Karte",
+    map_in_pictures="nur in den Bildern",
+    map_left_out="nicht unter diesen Ergebnissen",
     key_images="Schlüsselbilder",
     key_images_text="Bilder, auf denen die Befunde von {model} am größten sind. Von einem Algorithmus ausgewählt.",
     none_found="nicht gefunden",
@@ -167,6 +173,8 @@ _FRENCH = Words(
     marks="Marques",
     document="Document",
     map="Carte",
+    map_in_pictures="dans les images seulement",
+    map_left_out="pas parmi ces résultats",
     key_images="Images clés",
     key_images_text="Images où les résultats de {model} sont les plus étendus. Choisies par un algorithme.",
     none_found="non trouvé",
@@ -209,6 +217,8 @@ _SPANISH = Words(
     marks="Marcas",
     document="Documento",
     map="Mapa",
+    map_in_pictures="solo en las imágenes",
+    map_left_out="no incluido en estos resultados",
     key_images="Imágenes clave",
     key_images_text="Imágenes en las que los hallazgos de {model} son mayores. Elegidas por un algoritmo.",
     none_found="no encontrado",

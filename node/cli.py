@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -195,7 +196,8 @@ def run(
     with opened() as shared:
         chosen = open_named(shared, model)
         wanted = profile_of(profile, shared.settings)
-    output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings, profile=wanted)
+    with redirect_stdout(sys.stderr):  # what a network prints is no part of the answer
+        output, _ = run_on(chosen, folder, out, device=device, settings=shared.settings, profile=wanted)
     raise typer.Exit(show_run(output, as_json=as_json))
 
 

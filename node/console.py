@@ -178,8 +178,7 @@ def show_profiles(found: list[NamedProfile]) -> None:
     table = Table("profile", "SR", "SEG", "captures", "also", "notice", "language", "peers", box=None)
     for named in found:
         p = named.profile
-        flags = ("summary", "multiframe", "maps", "presentation", "key_images", "document", "reject_earlier")
-        also = ", ".join(flag for flag in flags if getattr(p, flag))
+        also = ", ".join(key for key, value in vars(p).items() if value is True)
         table.add_row(p.name, p.report, p.segments, p.captures, also, p.notice, p.language, ", ".join(named.peers))
     out.print(table)
 

@@ -24,6 +24,7 @@ from node.domain.finding import Code, Evaluation, Findings, Map, Mark, Measureme
 from node.domain.job import Provenance, ResultFile
 from node.domain.mask import Mask, areas
 from node.domain.model import ModelVersion, Qualification
+from node.domain.profile import FULL, Profile
 from node.domain.volume import SliceSource, Volume
 
 SLICES, ROWS, COLUMNS = 12, 48, 40
@@ -75,12 +76,12 @@ class Case:
     findings: Findings
     centre: NDArray[np.float64]
 
-    def results(self, provenance: Provenance = PROVENANCE) -> list[Dataset]:
-        return compose(provenance, self.findings, self.headers)
+    def results(self, provenance: Provenance = PROVENANCE, profile: Profile = FULL) -> list[Dataset]:
+        return compose(provenance, self.findings, self.headers, profile)
 
-    def written(self, folder: Path, provenance: Provenance = PROVENANCE) -> list[ResultFile]:
+    def written(self, folder: Path, provenance: Provenance = PROVENANCE, profile: Profile = FULL) -> list[ResultFile]:
         folder.mkdir(exist_ok=True)
-        return write(self.results(provenance), folder)
+        return write(self.results(provenance, profile), folder)
 
     def with_regions(self, *regions: Region) -> Case:
         return replace(self, findings=replace(self.findings, regions=regions))

@@ -40,11 +40,26 @@ async function report(page, seen) {
   await page.screenshot({ path: `${shots}/report.png` });
   await page.getByText("Yes", { exact: true }).first().click({ timeout: PATIENCE });
   await until(page, (count) => window.services.measurementService.getMeasurements().length >= count, seen.report.length);
+  await page.locator('[data-cy="trackedMeasurements-btn"]').click({ timeout: PATIENCE });
+  // It measures what it took over when it shows the image.
+  for (let n = 0; n < seen.report.length; n += 1) {
+    await page.evaluate((index) => {
+      const { activeViewportId } = window.services.viewportGridService.getState();
+      const all = window.services.measurementService.getMeasurements();
+      // Arrows last: they have their label in the picture.
+      const ordered = [...all.filter((m) => m.toolName !== "ArrowAnnotate"), ...all.filter((m) => m.toolName === "ArrowAnnotate")];
+      if (ordered[index]) window.services.measurementService.jumpToMeasurement(activeViewportId, ordered[index].uid);
+    }, n);
+    await page.waitForTimeout(1000);
+  }
   seen.hydrated = await page.evaluate(() => window.services.measurementService.getMeasurements().map((m) => ({
     tool: m.toolName, points: m.points, label: m.label, image: m.SOPInstanceUID,
+    text: JSON.stringify(m.displayText),
     finding: m.finding && m.finding.CodeMeaning })));
   await page.waitForTimeout(2000);
   await page.screenshot({ path: `${shots}/hydrated.png` });
+  await page.evaluate(() => window.services.measurementService.clearMeasurements());
+  await page.locator('[data-cy="side-panel-header-right"]').first().click({ timeout: 5000 }).catch(() => {});
 }
 
 async function segments(page, seen) {
@@ -107,16 +122,19 @@ async function main() {
   const page = await browser.newPage({ viewport: { width: 1500, height: 900 } });
   const seen = { errors: [] };
   page.on("pageerror", (error) => seen.errors.push(String(error)));
+  // The tour and the notice of a first visit come when they like, and lie over everything.
+  await page.addInitScript(() => {
+    localStorage.setItem("shownTours", JSON.stringify(["basicViewerTour"]));
+    sessionStorage.setItem("investigationalUseDialog", "hidden");
+  });
   await page.goto(url, { waitUntil: "domcontentloaded" });
   await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
-  await page.getByText("Skip all").click({ timeout: 5000 }).catch(() => {});  // the tour of a first visit
-  await page.getByText("Confirm and hide").click({ timeout: 5000 }).catch(() => {});
   seen.unsupported = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
     .filter((d) => d.unsupported).map((d) => d.Modality));
-  await captures(page, seen);
+  if (series.SC) await captures(page, seen);
   await report(page, seen);
-  await segments(page, seen);
-  await map(page, seen);  // last: OHIF 3.13 keeps its colours in the viewport
+  if (series.SEG) await segments(page, seen);
+  if (series.MAP) await map(page, seen);  // last: OHIF 3.13 keeps its colours in the viewport
   await browser.close();
   console.log(JSON.stringify(seen));
 }

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
+from config.profiles import BUILT_IN
 from dicom_sr.compose import compose, write
 from node.domain.finding import Code, Evaluation, Findings, Map, Mark, Measurement, Shape
+from node.domain.profile import Profile
 from node.domain.volume import SliceSource, Volume
 from tests import builders_results as build
 
@@ -35,32 +37,32 @@ class Gallery:
     findings: Findings
     ball: NDArray[np.bool_]
 
-    def written(self, sources: Path, results: Path) -> list[Path]:
+    def written(self, sources: Path, results: Path, profile: Profile = BUILT_IN["ohif"]) -> list[Path]:
         """Write the images and their results; the paths of all."""
         build.save_sources(self.headers, sources)
         results.mkdir()
-        made = write(compose(build.PROVENANCE, self.findings, self.headers), results)
+        made = write(compose(build.PROVENANCE, self.findings, self.headers, profile), results)
         return [*sorted(sources.iterdir()), *(result.path for result in made)]
 
 
-def gallery() -> Gallery:
-    """A region, a point, a line, an outline, a flat and a deep box, a map, and statements about the study."""
+def gallery(spacing: tuple[float, float, float] = SPACING) -> Gallery:
+    """A region, a point, lines, an outline, a flat and a deep box, a map, and statements about the study."""
     index = np.stack(np.meshgrid(*map(np.arange, (SLICES, ROWS, COLUMNS)), indexing="ij"), axis=-1)
-    ball = np.linalg.norm((index - CENTRE) * SPACING, axis=-1) <= RADIUS_MM
+    ball = np.linalg.norm((index - CENTRE) * spacing, axis=-1) <= RADIUS_MM
     rng = np.random.default_rng(1)
     voxels = (np.where(ball, -850.0, 40.0) + rng.integers(-20, 20, ball.shape)).astype(np.float32)
-    headers = [_header(k, voxels[k]) for k in range(SLICES)]
-    affine = np.diag((SPACING[0], SPACING[1], SPACING[2], 1.0))[[2, 1, 0, 3]]
+    headers = [_header(k, voxels[k], spacing) for k in range(SLICES)]
+    affine = np.diag((*spacing, 1.0))[[2, 1, 0, 3]]
     affine[:3, 3] = ORIGIN
     sources = tuple(SliceSource(str(h.SOPInstanceUID), str(h.SOPClassUID)) for h in headers)
     volume = Volume(voxels, affine, sources, SERIES_UID, FRAME_OF_REFERENCE_UID)
-    return Gallery(headers, _findings(volume, ball), ball)
+    return Gallery(headers, _findings(volume, ball, spacing), ball)
 
 
-def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
+def _findings(volume: Volume, ball: NDArray[np.bool_], spacing: tuple[float, float, float]) -> Findings:
     k, row, column = CENTRE
     distance = np.linalg.norm(
-        (np.stack(np.meshgrid(*map(np.arange, ball.shape), indexing="ij"), axis=-1) - CENTRE) * SPACING, axis=-1
+        (np.stack(np.meshgrid(*map(np.arange, ball.shape), indexing="ij"), axis=-1) - CENTRE) * spacing, axis=-1
     )
     # Above a half inside of the ball, and nowhere else.
     probability = np.clip(1 - distance / (2 * RADIUS_MM), 0, 1).astype(np.float32)
@@ -69,11 +71,17 @@ def _findings(volume: Volume, ball: NDArray[np.bool_]) -> Findings:
         procedure=Code("25045-6", "LN", "CT unspecified body region"),
         regions=(build.region("ball", "Ball", ball, colour=(40, 170, 230)),),
         marks=(
-            _mark("point", Shape.POINT, [(k, row, column)]),
+            _mark("point", Shape.POINT, [(k - 2, row, column)]),
             _mark("line", Shape.POLYLINE, [(k + 1, row, column - 20), (k + 1, row, column + 20)], diameter=40.0),
+            _mark(
+                "path",
+                Shape.POLYLINE,
+                [(k + 4, row - 20, column), (k + 4, row, column - 20), (k + 4, row + 20, column)],
+            ),
+            _mark("edge", Shape.POLYLINE, [(k + 5, row - 20, column), (k + 5, row + 20, column)]),
             _mark("outline", Shape.POLYGON, [(k + 2, 98, 130), (k + 2, 98, 166), (k + 2, 134, 166), (k + 2, 134, 130)]),
             _mark("box", Shape.BOX, [(k + 3 - 0.5, 97.5, 129.5), (k + 3 + 0.5, 134.5, 166.5)]),
-            _mark("deep", Shape.BOX, [(k - 8.5, 95.5, 127.5), (k + 8.5, 136.5, 168.5)]),
+            _mark("deep", Shape.BOX, [(k - 8.5, 95.5, 127.5), (k + 6.5, 136.5, 168.5)]),
         ),
         maps=(Map("probability", "Probability", probability, _PROBABILITY, Code("1", "UCUM", "no units")),),
         evaluations=(Evaluation(Code("ROUND", "99AINODE", "Roundness"), Code("373066001", "SCT", "Yes")),),
@@ -102,13 +110,13 @@ def _mark(key: str, shape: Shape, points: list[tuple[float, float, float]], *, d
     )
 
 
-def _header(k: int, pixels: NDArray[np.float32]) -> Dataset:
+def _header(k: int, pixels: NDArray[np.float32], spacing: tuple[float, float, float]) -> Dataset:
     ds = build._common(f"9.{k + 1}", CTImageStorage)
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = STUDY_UID, SERIES_UID, FRAME_OF_REFERENCE_UID
     ds.InstanceNumber, ds.AcquisitionNumber, ds.PatientOrientation = SLICES - k, 1, ""
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.ImagePositionPatient = [ORIGIN[0], ORIGIN[1], ORIGIN[2] + k * SPACING[0]]
-    ds.ImageOrientationPatient, ds.PixelSpacing, ds.SliceThickness = [1, 0, 0, 0, 1, 0], list(SPACING[1:]), SPACING[0]
+    ds.ImagePositionPatient = [ORIGIN[0], ORIGIN[1], ORIGIN[2] + k * spacing[0]]
+    ds.ImageOrientationPatient, ds.PixelSpacing, ds.SliceThickness = [1, 0, 0, 0, 1, 0], list(spacing[1:]), spacing[0]
     ds.Rows, ds.Columns = ROWS, COLUMNS
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1

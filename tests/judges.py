@@ -60,7 +60,7 @@ def pixelmed(reports: Path | Sequence[Path], work: Path) -> list[str]:
     limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("ExprGrp", "ExprOp", "TotalOp")]
     classpath = os.pathsep.join((str(found.jar), str(work)))
     files = [str(path) for path in _all_kinds(reports, work)]
-    said = _run([str(found.java), "-Xmx2600m", "-Xss64m", *limits, "-cp", classpath, "Judge", *files])
+    said = _run([str(found.java), "-Xmx2600m", "-Xss64m", *limits, "-cp", classpath, "Judge", *files], seconds=560)
     assert said.count("IOD validation complete") == len(files), said[-2000:]
     lines = [line.split("|", 1)[-1] for line in said.splitlines()]
     return [line for line in lines if line.startswith("Error") or "illegal" in line]
@@ -100,7 +100,7 @@ def _form(item: Dataset) -> object:
     return item.get("RelationshipType"), item.ValueType, concept(item), item.get("GraphicType"), coded, below
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], seconds: float = 60) -> str:
     """What a judge says; its exit status says no more than that."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     return done.stdout + done.stderr

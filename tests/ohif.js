@@ -31,10 +31,13 @@ async function main() {
   const seen = { errors: [] };
   page.on("pageerror", (error) => seen.errors.push(String(error)));
 
+  // The tour and the notice of a first visit come when they like, and lie over everything.
+  await page.addInitScript(() => {
+    localStorage.setItem("shownTours", JSON.stringify(["basicViewerTour"]));
+    sessionStorage.setItem("investigationalUseDialog", "hidden");
+  });
   await page.goto(url, { waitUntil: "domcontentloaded" });
   await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
-  await page.getByText("Skip all").click({ timeout: 5000 }).catch(() => {});  // the tour of a first visit
-  await page.getByText("Confirm and hide").click({ timeout: 5000 }).catch(() => {});
   seen.displaySets = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
     .map((d) => ({ modality: d.Modality, description: d.SeriesDescription, images: d.numImageFrames || 0,
                    unsupported: Boolean(d.unsupported) })));

@@ -59,6 +59,7 @@ class Profile:
     ``summary``: a page first in the series of captures. ``multiframe``: captures are one multi-frame instance.
     ``maps``: Parametric Maps. ``presentation``: GSPS. ``key_images``: a Key Object Selection. ``document``: an
     encapsulated PDF. ``reject_earlier``: an IOCM rejection note (RAD-66) for the results that these replace.
+    ``ohif_tools``: the report names the tools of OHIF, which then takes lines and outlines over as measurements.
     ``series_number`` is the first of the series numbers. ``descriptions`` are SeriesDescriptions by kind of object
     (``report``, ``segments``, ``captures``, ``map``, ``document`` ...), with ``{what}`` for the title of the findings.
     ``qualification`` None is that of the node. ``timezone`` (``+0100``) is for sources that name none.
@@ -77,6 +78,7 @@ class Profile:
     document: bool = False
     notice: NoticeKind = NoticeKind.NONE
     reject_earlier: bool = False
+    ohif_tools: bool = False
     language: Language = Language.ENGLISH
     series_number: int = 901
     descriptions: Mapping[str, str] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -215,8 +216,11 @@ def _results(job: JobInput, findings: Findings, headers: list[Dataset], stage: S
             written = [recoded(replace(r, profile=profile.name), syntax) for r in write(composed, folder)]
         stage("check")
         paths = [result.path for result in written]
-        found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
-        found += judged(_samples(written))
+        # The judge is a program of its own: it looks at the objects while the check does.
+        with ThreadPoolExecutor(1) as pool:
+            second = pool.submit(judged, _samples(written))
+            found = check(paths, headers, findings, profile=profile, supersedes=supersedes, identified=identified)
+            found += second.result()
         problems += [problem if len(job.profiles) == 1 else f"{profile.name}: {problem}" for problem in found]
         results += written
     if problems:

@@ -62,15 +62,13 @@ def _outputs(side: SideFile, data: DataFormat) -> Iterator[InvalidModel]:
             f"has {len(side.inputs)} series, and metadata.json names {data.channels} channels",
             "Write one series for each channel",
         )
-    if side.planar(data.spatial_dims) and (side.kind or data.kind) is Kind.DETECTION:
-        fix = "Use a bundle of three dimensions"
-        yield InvalidModel("ainode.yaml: dimensions", "detectors of two dimensions are not run", fix)
+    kind = side.kind_of(data.kind)
     if side.planar(data.spatial_dims) and any(
         Measure.VOLUME in (each or ()) for each in (side.measure, *(label.measure for label in side.labels))
     ):
         fix = f"Write {Measure.AREA.value}"
         yield InvalidModel("ainode.yaml: measure", f"an image has no {Measure.VOLUME.value}", fix)
-    if side.unlisted != "refuse" or (side.kind or data.kind) is Kind.DETECTION:
+    if side.unlisted != "refuse" or kind is Kind.DETECTION:
         return
     listed = {label.index for label in side.labels} | set(side.ignore)
     for index, name in sorted(data.meanings.items()):
@@ -88,5 +86,5 @@ def _weights(bundle: Path, wanted: Parts, *, trust_code: bool) -> Iterator[Inval
         fix = f"Add the weights to bundle/models, as {', '.join(_WEIGHTS[:3])}"
         yield InvalidModel("bundle/models", "holds no weights", fix)
     elif not trust_code and str(wanted.tree[PARTS].get("weights", "")).rstrip("'\"").endswith((".ts", ".jit")):
-        fix = "Override the load_path with a .pt or .safetensors file, or trust the code of this version"
+        fix = "Override the load_path with a .pt or .safetensors file, or trust its code (--trust-code)"
         yield InvalidModel(f"{wanted.file}: load_path", "is TorchScript, which is code", fix)

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import _codecs
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core.multiarray import _reconstruct
 
 from node.domain.errors import InvalidModel
 
 _SAFE = "Publish the weights as safetensors, or as a state dict that torch.load(..., weights_only=True) reads"
 _CONTAINERS = ("state_dict", "model", "network", "net")
+
+
+# What an array of numbers is pickled by, of NumPy 1 and 2. None of it calls anything that a file names.
+_ARRAYS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
+    _reconstruct,
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    _codecs.encode,
+]
+
+
+def plain_data() -> AbstractContextManager[Any]:
+    """While it lasts, torch.load(..., weights_only=True) reads arrays of numbers too, not only tensors."""
+    return torch.serialization.safe_globals(_ARRAYS)
 
 
 def weights_file(bundle: Path, named: str | None) -> Path | None:
@@ -55,7 +75,8 @@ def read_tensors(path: Path) -> Any:
                 return load_file(path)
             except SafetensorError as error:
                 raise InvalidModel(name, f"is no safetensors file: {error}", _SAFE) from error
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with plain_data():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InvalidModel(name, f"holds more than weights, and was not loaded: {_brief(error)}", _SAFE) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from node.domain.errors import InvalidModel
+from pipelines.bundle.older import in_todays_words
 from pipelines.bundle.safety import may_import, references
 
 CONFIGS = Path("configs")
@@ -33,7 +34,9 @@ _WRITERS = re.compile(r"(?:.*\.)?(?:SaveImage|SaveClassification|WriteFileMappin
 _TO_WORLD = re.compile(r"(?:.*\.)?AffineBoxToWorldCoordinate(d|D|Dict)?")
 _CHECKPOINT = re.compile(r"(?:.*\.)?CheckpointLoader")
 _NOTHING: Mapping[str, Any] = {"_target_": "monai.transforms.Identity", "_disabled_": True}
-_A_GPU = re.compile(r"\$torch\.device\(.*cuda.*\)")
+_A_GPU = re.compile(r"\$torch\.device\([^()]*cuda[^()]*(\(\)[^()]*)*\)")
+# Within an expression: the device that a bundle was published from.
+_THEIR_GPU = re.compile(r"""torch\.device\(\s*(['"])cuda(:\d+)?\1\s*\)""")
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,12 @@ def parts(config: dict[str, Any], file: str, *, trust_code: bool) -> Parts:
     tree = {PARTS: _changed({key: value for key, value in wanted.items() if value is not None}, loaded)}
     waiting = [tree[PARTS]]
     while waiting:
-        for key in sorted(_referred(waiting.pop()) & (set(config) - set(tree) - {"imports"})):
+        for key in sorted(_referred([waiting.pop(), loaded]) & (set(config) - set(tree) - {"imports"})):
             tree[key] = _changed(config[key], loaded)
             waiting.append(tree[key])
+    if any(not loader["keys"] for loader in loaded):
+        fix = "Override preprocessing with transforms of dictionaries, such as LoadImaged"
+        raise InvalidModel(f"{file}: preprocessing", "loads a file by itself, not the entry of a dictionary", fix)
     tree[PARTS]["loaded"] = loaded
     tree["imports"] = [text for text in _imports(config) if trust_code or may_import(text)]
     return Parts(tree, file)
@@ -141,12 +147,14 @@ def _changed(value: Any, loaded: list[dict[str, Any]]) -> Any:
             loaded.append({"keys": value.get("keys", []), "channel_first": value.get("ensure_channel_first", False)})
         if any(pattern.fullmatch(target) for pattern in (_LOADERS, _WRITERS, _TO_WORLD)):
             return dict(_NOTHING)
-        return {key: _changed(below, loaded) for key, below in value.items()}
+        return {key: _changed(below, loaded) for key, below in in_todays_words(value).items()}
     if isinstance(value, list):
         copied = [_changed(below, loaded) for below in value]
         _invert_labels_by_nearest(copied)
         return copied
-    return "@device" if isinstance(value, str) and _A_GPU.fullmatch(value) else value
+    if isinstance(value, str) and value.startswith("$"):
+        return "@device" if _A_GPU.fullmatch(value) else _THEIR_GPU.sub("@device", value)
+    return value
 
 
 def _invert_labels_by_nearest(transforms: list[Any]) -> None:

@@ -43,7 +43,10 @@ class DetectorInferer(Inferer):
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """``corners``: (2, 3), lowest and highest corner, in the index of the image that was analysed."""
+    """``corners``: (2, 3), lowest and highest corner, in the index of the image that was analysed.
+
+    In an image of two dimensions the third is that of its one slice, -0.5 to 0.5.
+    """
 
     corners: NDArray[np.float64]
     label: int
@@ -60,11 +63,12 @@ def boxes_of(item: dict[str, Any], postprocessing: Compose | None) -> list[Box]:
     boxes, labels, scores = (_array(item, *names) for names in (("box", "boxes"), ("label", "labels"), _SCORES))
     if not boxes.size:
         return []
-    corners = np.asarray(convert_box_to_standard_mode(torch.from_numpy(boxes), mode=_mode(postprocessing)), np.float64)
-    found = [
-        Box(corners[n].reshape(2, 3), int(labels.reshape(-1)[n]), float(scores.reshape(-1)[n]))
-        for n in range(len(corners))
-    ]
+    mode = _mode(postprocessing, dimensions=boxes.shape[1] // 2)
+    corners = np.asarray(convert_box_to_standard_mode(torch.from_numpy(boxes), mode=mode), np.float64)
+    corners = corners.reshape(len(boxes), 2, -1)
+    if corners.shape[2] == 2:
+        corners = np.concatenate([corners, np.broadcast_to([[-0.5], [0.5]], (len(boxes), 2, 1))], axis=2)
+    found = [Box(corners[n], int(labels.reshape(-1)[n]), float(scores.reshape(-1)[n])) for n in range(len(corners))]
     return sorted(found, key=lambda box: -box.score)
 
 
@@ -79,13 +83,14 @@ def _array(item: dict[str, Any], *names: str) -> NDArray[np.float32]:
     return np.zeros(0, np.float32)
 
 
-def _mode(postprocessing: Compose | None) -> Any:
-    mode: Any = "xyzxyz"
+def _mode(postprocessing: Compose | None, *, dimensions: int) -> Any:
+    standard = "xyxy" if dimensions == 2 else "xyzxyz"
+    mode: Any = standard
     for transform in postprocessing.transforms if postprocessing is not None else ():
         if isinstance(transform, ConvertBoxModed):
             mode = transform.converter.dst_mode
         elif isinstance(transform, ConvertBoxToStandardModed):
-            mode = "xyzxyz"
+            mode = standard
     return mode
 
 

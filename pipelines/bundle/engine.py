@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from pydoc import ErrorDuringImport  # what MONAI's look-up of a name raises where its module cannot be imported
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,14 @@ from monai.inferers.inferer import SimpleInferer, SliceInferer, SlidingWindowInf
 from monai.transforms.compose import Compose
 from monai.transforms.post.dictionary import Invertd
 from monai.transforms.transform import MapTransform
+from monai.transforms.utility.dictionary import EnsureChannelFirstd
 from monai.transforms.utils import allow_missing_keys_mode
+from monai.utils.enums import CommonKeys, PostFix
 from numpy.typing import NDArray
 
 from node.domain.errors import InvalidModel, Refused, Unavailable
 from node.domain.volume import Volume
-from pipelines.bundle.checkpoint import load_into, weights_file
+from pipelines.bundle.checkpoint import load_into, plain_data, weights_file
 from pipelines.bundle.config import PARTS, Parts
 from pipelines.bundle.live import confirm
 from pipelines.bundle.metadata import DataFormat
@@ -38,7 +41,16 @@ from pipelines.contract import Stage
 from pipelines.runtime import Runner, causes, chain, memory, out_of_memory
 
 # What MONAI raises while it builds from a configuration.
-_BUILDING = (RuntimeError, ValueError, KeyError, TypeError, ImportError, AttributeError, NameError)
+_BUILDING = (
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    ImportError,
+    AttributeError,
+    NameError,
+    ErrorDuringImport,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +63,8 @@ class Boxes:
 
 
 Result = NDArray[np.float32] | Boxes
+_RGB = 3  # channels
+_IMAGE = 3  # axes at least: channels, columns, rows
 
 
 @dataclass(eq=False)
@@ -111,7 +125,7 @@ class Engine:
             if use.problems:
                 raise use.problems[0]
             confirm(use, parts.file)
-        with self._code(), memory(f"loading to {device}"):
+        with self._code(), plain_data(), memory(f"loading to {device}"):
             self._build(bundle, parts, trust_code=trust_code)
 
     def _code(self) -> Any:
@@ -135,9 +149,12 @@ class Engine:
         self._part(parser, "requires")
         self._inferer: Any = self._part(parser, "inferer") or SimpleInferer()
         loaded = self._part(parser, "loaded") or []
-        keys = [key for loader in loaded for key in _listed(loader["keys"])] or [self._data.input]
-        self._keys = list(dict.fromkeys(keys))
-        self._channel_first = any(loader["channel_first"] for loader in loaded)
+        keys = [key for loader in loaded for key in _listed(loader["keys"])]
+        # What it is held against is there when it is trained and evaluated, not here.
+        self._keys = list(dict.fromkeys(key for key in keys if key != CommonKeys.LABEL)) or [self._data.input]
+        self._channel_axis = (
+            0 if any(loader["channel_first"] for loader in loaded) else _channel_axis(self._preprocessing)
+        )
         if len(self._keys) not in (1, len(self._side.inputs)):
             raise InvalidModel(
                 "ainode.yaml: inputs",
@@ -151,9 +168,9 @@ class Engine:
         except _BUILDING as error:
             if out_of_memory(error):
                 raise
-            missing = next((str(e).splitlines()[0] for e in chain(error) if isinstance(e, ImportError)), None)
+            missing = _not_installed(error, f"{self._file}: {name}")
             if missing is not None:
-                raise Unavailable(f"{self._file}: {name}: needs what is not installed: {missing}") from error
+                raise missing from error
             fix = "Mend the bundle, or override the key in ainode.yaml"
             raise InvalidModel(f"{self._file}: {name}", f"cannot be built: {causes(error)}", fix) from error
 
@@ -173,7 +190,10 @@ class Engine:
             stage("preprocess")
             items = [each for volumes in batch for each in self._prepare(volumes)]
             stage("infer")
-            self._infer([item for item in items if item.error is None])
+            try:
+                self._infer([item for item in items if item.error is None])
+            except ImportError as error:
+                raise _not_installed(error, f"{self._file}: network") or error from error
             stage("postprocess")
             for item in items:
                 self._attempt(self._back, item)
@@ -195,7 +215,7 @@ class Engine:
             with memory(f"volume of {item.volumes[0].shape} on {self._device}"):
                 step(item)
         except Exception as error:  # noqa: BLE001  (given to whoever asked for this item)
-            item.error = error
+            item.error = _not_installed(error, self._file) or error
 
     def _preprocess(self, item: _Item, *, several: bool) -> None:
         if len(item.volumes) != len(self._side.inputs):
@@ -204,6 +224,10 @@ class Engine:
             frames = len(item.of[0].sources)
             raise Refused("several-frames", f"the image has {frames} frames, and the model gives one answer for one")
         item.content = _apply(self._preprocessing, self._feed(item.volumes))
+        image = item.content[self._image_key]
+        if self._flat and self._data.channels == _RGB and len(image) == 1:
+            # A network of coloured images reads a grey one as all three of its channels.
+            item.content[self._image_key] = image.repeat(_RGB, 1, 1)
 
     def _back(self, item: _Item) -> None:
         """From the network's output to the result on the grid of the first volume."""
@@ -212,6 +236,7 @@ class Engine:
             found = _apply(self._postprocessing, item.content)
             item.result = Boxes(found, np.asarray(image.affine, np.float64), self._postprocessing)
         else:
+            self._can_invert(item.content)
             item.result = self._result(_apply(self._postprocessing, item.content), item.volumes[0])
 
     @property
@@ -223,15 +248,19 @@ class Engine:
         options: dict[str, Any] = {
             "resample": self._side.resample,
             "axcodes": self._side.axcodes,
-            "channel_first": self._channel_first,
+            "channel_axis": self._channel_axis,
             "planar": self._flat,
         }
         if len(self._keys) == 1:
-            return {self._keys[0]: image_of(volumes, **options)}
-        first = volumes[0]
-        if not self._planar:  # images, as the views of a breast, share no grid
-            volumes = [first, *(moved(other, first, resample=self._side.resample) for other in volumes[1:])]
-        return {key: image_of([each], **options) for key, each in zip(self._keys, volumes, strict=True)}
+            images = [image_of(volumes, **options)]
+        else:
+            first = volumes[0]
+            if not self._planar:  # images, as the views of a breast, share no grid
+                volumes = [first, *(moved(other, first, resample=self._side.resample) for other in volumes[1:])]
+            images = [image_of([each], **options) for each in volumes]
+        # Transforms of some bundles ask for the metadata apart, as LoadImaged gives it with image_only: false.
+        apart = {PostFix.meta(key): dict(image.meta) for key, image in zip(self._keys, images, strict=True)}
+        return dict(zip(self._keys, images, strict=True)) | apart
 
     @property
     def _image_key(self) -> str:
@@ -257,7 +286,7 @@ class Engine:
             prediction = self._runner(self._inferer, batch)
             decollated = decollate_batch({key: batch, self._output_key: prediction})
             for item, content in zip(alike, decollated, strict=True):
-                item.content = content
+                item.content |= content
 
     def _detect(self, item: _Item) -> None:
         image = item.content[self._image_key]
@@ -278,6 +307,9 @@ class Engine:
         result = item[key]
         if self._kind is Kind.CLASSIFICATION:
             return np.asarray(torch.as_tensor(result).cpu(), np.float32).reshape(-1)
+        if result.ndim < _IMAGE:
+            problem = f"is {self._kind}, and the result is {tuple(result.shape)}: no image"
+            raise InvalidModel("ainode.yaml: kind", problem, f"Write {Kind.CLASSIFICATION}, if it is one")
         if not isinstance(result, MetaTensor):
             image = item[self._image_key]
             result = MetaTensor(torch.as_tensor(result), affine=image.affine)
@@ -287,8 +319,22 @@ class Engine:
             result = back(item)[key]
         return back_on_grid(result, volume)
 
+    def _can_invert(self, content: dict[str, Any]) -> None:
+        """MONAI warns and leaves the result where it is; it would be resampled from a place that is not its own."""
+        inverse = [step for step in _steps(self._postprocessing) if isinstance(step, Invertd)]
+        for key in (key for step in inverse for key in step.orig_keys if key not in content):
+            fix = f"Override orig_keys with one of {', '.join(self._keys)}"
+            raise InvalidModel(f"{self._file}: postprocessing", f"inverts what was done to {key!r}: not there", fix)
+
     def _inverts(self) -> bool:
         return any(isinstance(transform, Invertd) for transform in _steps(self._postprocessing))
+
+
+def _not_installed(error: Exception, where: str) -> Unavailable | None:
+    """What to say where a package is missing that MONAI, or the bundle, imports as late as it is used."""
+    told = (each.value if isinstance(each, ErrorDuringImport) else each for each in chain(error))
+    missing = next((str(each).splitlines()[0] for each in told if isinstance(each, ImportError)), None)
+    return None if missing is None else Unavailable(f"{where}: needs what is not installed: {missing}")
 
 
 def _apply(transform: Compose | None, item: dict[str, Any]) -> dict[str, Any]:
@@ -299,6 +345,15 @@ def _apply(transform: Compose | None, item: dict[str, Any]) -> dict[str, Any]:
     with allow_missing_keys_mode(transform) if maps else nullcontext():
         applied: dict[str, Any] = transform(item)
         return applied
+
+
+def _channel_axis(transform: Compose | None) -> int | None:
+    """Where the bundle says that the files it reads have their channels; None where it does not."""
+    for step in _steps(transform):
+        if isinstance(step, EnsureChannelFirstd):
+            axis = step.adjuster.input_channel_dim
+            return axis if isinstance(axis, int) else None
+    return None
 
 
 def _steps(transform: Any) -> Sequence[Any]:
@@ -314,7 +369,7 @@ def _torchscript(path: Path, *, trust_code: bool) -> torch.nn.Module:
         raise InvalidModel(
             f"bundle/models/{path.name}",
             "is TorchScript, which is code",
-            "Give the weights as .safetensors or .pt, or trust the code of this version",
+            "Give the weights as .safetensors or .pt, or trust its code (--trust-code)",
         )
     network: torch.nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     return network

@@ -16,7 +16,7 @@ from node.domain.errors import InvalidModel
 from pipelines.bundle.language import FUNCTIONS, allowed
 from pipelines.bundle.safety import Use
 
-_FIX = "Use what docs/bundles.md lists, override the key in ainode.yaml, or trust the code of this version"
+_FIX = "Use what docs/bundles.md lists, override the key in ainode.yaml, or trust its code (--trust-code)"
 
 
 def confirm(use: Use, file: str) -> None:

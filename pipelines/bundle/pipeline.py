@@ -40,7 +40,7 @@ class BundlePipeline:
         self._trust_code = trust_code
         self._side = read_side_file(directory)
         self._data = data_format(read_metadata(self._bundle))
-        self._kind = self._side.kind or self._data.kind
+        self._kind = self._side.kind_of(self._data.kind)
         self._planar = self._side.planar(self._data.spatial_dims)
         self._engine: Any = None
 

@@ -38,7 +38,7 @@ def index_map(affine: NDArray[np.float64], volume: Volume) -> NDArray[np.float64
 
 
 def image_of(
-    volumes: Sequence[Volume], *, resample: bool, axcodes: str | None, channel_first: bool, planar: bool
+    volumes: Sequence[Volume], *, resample: bool, axcodes: str | None, channel_axis: int | None, planar: bool
 ) -> MetaTensor:
     """What ``LoadImage`` would give for these series.
 
@@ -46,7 +46,8 @@ def image_of(
         volumes: several become channels, on the grid of the first.
         resample: bring the others onto that grid (linear; outside of them is 0); else they must lie on it.
         axcodes: the orientation to turn the image to, for instance LPS; None leaves columns, rows and slices.
-        channel_first: (1, columns, rows, slices) for a single volume too, as ``ensure_channel_first`` does.
+        channel_axis: where the channels are, of a single volume too: 0 is what ``ensure_channel_first`` does. None is
+            first for several volumes, and no axis of channels for a single one.
         planar: a volume of one slice becomes a two-dimensional image, as a radiograph is read.
 
     Raises:
@@ -60,8 +61,10 @@ def image_of(
     affine, data = image.affine, image.as_tensor()
     if planar and data.shape[3] == 1:
         data = data[..., 0]
-    spatial, channel = data.shape[1:], 0.0
-    if len(channels) == 1 and not channel_first:
+    spatial, channel = data.shape[1:], float(channel_axis or 0)
+    if channel_axis is not None:
+        data = data.movedim(0, channel_axis)
+    elif len(channels) == 1:
         data, channel = data[0], float("nan")
     meta = {
         MetaKeys.SPATIAL_SHAPE: np.asarray(spatial),

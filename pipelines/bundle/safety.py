@@ -33,7 +33,7 @@ REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
 _REFERENCES = "__local_refs"
 # What MONAI gives every expression, under these names.
 _GLOBALS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}
-_TRUST = "Use what docs/bundles.md lists, override the key in ainode.yaml, or trust the code of this version"
+_TRUST = "Use what docs/bundles.md lists, override the key in ainode.yaml, or trust its code (--trust-code)"
 _MODES = ("default", "callable")
 _NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Call, ast.keyword, ast.Starred,

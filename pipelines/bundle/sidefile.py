@@ -192,6 +192,17 @@ class SideFile(_Section):
         stacked = any(modality in _STACKS for rule in self.inputs for modality in rule.modality)
         return self.dimensions == 2 if self.dimensions is not None else spatial_dims == 2 and not stacked
 
+    def kind_of(self, said: Kind | None) -> Kind:
+        """What comes out; ``said`` is what the bundle says. Raises ``InvalidModel`` where neither says it."""
+        kind = self.kind or said
+        if kind is None:
+            raise InvalidModel(
+                f"{SIDE_FILE}: kind",
+                "is missing, and metadata.json names a result that is none of those that are reported, such as points",
+                f"Write {' or '.join(each.value for each in Kind)}, if it is one of them",
+            )
+        return kind
+
     @model_validator(mode="after")
     def _labels_agree(self) -> SideFile:
         if len({label.label is None for label in self.labels}) > 1:

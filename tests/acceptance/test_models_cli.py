@@ -123,6 +123,32 @@ def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path, admin
         pacs.stop()
 
 
+_LOUD = """
+import torch
+
+class Loud(torch.nn.Conv3d):
+    def __init__(self, **told):
+        super().__init__(**told)
+        print("As some networks of MONAI do.")
+"""
+
+
+def test_what_a_network_prints_is_no_part_of_the_answer(
+    node: RunningNode, admin: Administrator, tmp_path: Path
+) -> None:
+    config = segmentation_config()
+    config["network_def"]["_target_"] = "scripts.loud.Loud"
+    made = write_version(tmp_path / "made", config, scripts={"scripts/loud.py": _LOUD})
+    side = ("--side-file", str(made / "ainode.yaml"))
+    words = ("models", "add", str(made / "bundle"), "--name", "ball", "--version", "1", *side, "--why", "a test")
+    admin.reads(node, *words, "--trust-code")
+    spec = PhantomSpec(shape=(24, 32, 32), spacing=(12.0, 11.0, 11.0))
+    write_series(make_phantom(spec), tmp_path / "ct")
+    done = admin.types(node, "run", "ball@1", str(tmp_path / "ct"), "--out", str(tmp_path / "out"), "--json")
+    assert json.loads(done.stdout)["outcome"] == "succeeded"
+    assert "As some networks of MONAI do." in done.stderr
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)  # torch and MONAI are imported by three processes
 def test_a_bundle_from_the_first_look_to_a_champion_that_breaks(tmp_path: Path, admin: Administrator) -> None:

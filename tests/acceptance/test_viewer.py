@@ -14,6 +14,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from dicom_sr.ohif import label_of
+from dicom_sr.outline import Outline, bounding_rectangle, outlines, slices_to_show
 from tests import ohif
 from tests.gallery import CENTRE, ORIGIN, SPACING, STUDY_UID, Gallery, gallery
 from tests.orthanc import Orthanc
@@ -57,27 +59,47 @@ def test_nothing_is_unsupported_and_no_page_error(seen: Any) -> None:
     assert seen["unsupported"] == []
 
 
-def test_every_measurement_is_loaded_with_its_values(seen: Any) -> None:
-    said = {m["label"]: m for m in seen["report"]}
-    assert set(said) == {"Ball", "Point", "Line", "Outline", "Box", "Deep"}
+def test_every_measurement_is_loaded_with_its_values(seen: Any, shown: Gallery) -> None:
+    said = {label_of(m["label"]): m for m in seen["report"]}
+    assert set(said) == set(_stored(shown))
     assert all(m["loaded"] for m in seen["report"])
     assert any("40" in text for text in said["Line"]["texts"])
     assert any("12.35 %" in text for text in said["Ball"]["texts"])
 
 
 def test_hydration_gives_back_what_was_stored(seen: Any, shown: Gallery) -> None:
-    """Corners in mm, LPS, from the edges of pixels."""
-    found = {m["tool"]: [] for m in seen["hydrated"]}
-    for m in seen["hydrated"]:
-        found[m["tool"]].append(np.array(m["points"]))
-    centre = _mm(*CENTRE)
-    assert any(
-        np.allclose(points[0], centre, atol=SPACING[1]) for points in found.pop("ArrowAnnotate", found.pop("Probe", []))
-    )
-    box = [_mm(CENTRE[0] + 3, 97.5, 129.5), _mm(CENTRE[0] + 3, 134.5, 166.5)]
-    assert any(
-        np.allclose([points.min(axis=0), points.max(axis=0)], box, atol=SPACING[1]) for points in found["RectangleROI"]
-    )
+    """Every finding once, under its name, with the tool that fits, on its image, its points in mm, LPS."""
+    assert {m["label"]: m["tool"] for m in seen["hydrated"]} == {
+        "Ball": "RectangleROI",
+        "Point": "ArrowAnnotate",
+        "Line": "Length",
+        "Path": "PlanarFreehandROI",
+        "Edge": "Length",
+        "Outline": "PlanarFreehandROI",
+        "Box": "RectangleROI",
+        "Deep": "RectangleROI",
+    }
+    assert len(seen["hydrated"]) == len(seen["report"])
+    stored = _stored(shown)
+    for measurement in seen["hydrated"]:
+        outline = stored[measurement["label"]]
+        points = np.array([_mm(outline.k, row - 0.5, column - 0.5) for column, row in outline.points])
+        found = np.array(measurement["points"])
+        if measurement["tool"] == "RectangleROI":
+            found, points = (np.array([p.min(axis=0), p.max(axis=0)]) for p in (found, points))
+        elif measurement["tool"] == "ArrowAnnotate":
+            found = found[:1]  # its tip
+        elif np.array_equal(points[0], points[-1]):
+            points = points[:-1]  # closed
+        assert np.allclose(found, points, atol=0.01), measurement["label"]
+        assert measurement["image"] == shown.headers[outline.k].SOPInstanceUID
+
+
+def test_hydration_keeps_lengths_and_areas(seen: Any) -> None:
+    text = {m["label"]: m["text"] for m in seen["hydrated"]}
+    assert "40.0 mm" in text["Line"]
+    assert "40.0 mm" in text["Edge"]
+    assert "1296 mm" in text["Outline"]
 
 
 def test_segments_lie_where_they_were_found_in_their_colours(seen: Any) -> None:
@@ -94,6 +116,17 @@ def test_the_map_lies_on_the_ball(seen: Any, shown: Gallery) -> None:
 
 def test_the_captures_scroll(seen: Any, shown: Gallery) -> None:
     assert seen["captures"] >= len(shown.headers)
+
+
+def _stored(shown: Gallery) -> dict[str, Outline]:
+    """Where each finding lies on the one image that the report shows it on, by its label."""
+    regions, marks = shown.findings.regions, shown.findings.marks
+    slices = slices_to_show([region.mask for region in regions])
+    stored = {r.label: Outline(k, bounding_rectangle(r.mask[k])) for r, k in zip(regions, slices, strict=True)}
+    for mark in marks:
+        drawn = outlines(mark, shown.findings.volume.shape)
+        stored[mark.label] = drawn[len(drawn) // 2]
+    return stored
 
 
 def _mm(k: float, row: float, column: float) -> Any:

@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
+from pydicom.uid import MRImageStorage
 
+from config.profiles import BUILT_IN
+from dicom_sr.check_content import concept
+from node.domain.finding import Shape
+from node.domain.profile import Profile
 from tests import builders_results as build
 from tests import judges
 
@@ -35,8 +40,27 @@ def _issuer() -> build.Case:
     return build.case(IssuerOfPatientID="ANOTHER", IssuerOfPatientIDQualifiersSequence=[qualifiers])
 
 
-def _one_segment() -> build.Case:
-    case = build.case()
+def _mr() -> build.Case:
+    case = build.case("coronal")
+    for header in case.headers:
+        header.SOPClassUID, header.Modality = MRImageStorage, "MR"
+    volume = case.findings.volume
+    sources = tuple(replace(source, sop_class_uid=str(MRImageStorage)) for source in volume.sources)
+    return replace(case, findings=replace(case.findings, volume=replace(volume, sources=sources)))
+
+
+def _for_ohif() -> build.Case:
+    """With square pixels: for others no tool is named."""
+    case = build.with_everything(_one_segment(PixelSpacing=["0.7", "0.7"]))
+    volume = case.findings.volume
+    place = volume.affine.copy()
+    place[:3, 1] *= 0.7 / build.SPACING[1]
+    marks = tuple(mark for mark in case.findings.marks if mark.shape is not Shape.BOX)
+    return replace(case, findings=replace(case.findings, volume=replace(volume, affine=place), marks=marks))
+
+
+def _one_segment(**elements: object) -> build.Case:
+    case = build.case(**elements)  # type: ignore[arg-type]
     return case.with_regions(case.findings.regions[1])
 
 
@@ -60,6 +84,7 @@ HEADERS: dict[str, Callable[[], build.Case]] = {
 # Where its images lie, and what is found on them.
 FINDINGS: dict[str, Callable[[], build.Case]] = {
     **{orientation: lambda o=orientation: build.case(o) for orientation in build.ORIENTATIONS},  # type: ignore[misc]
+    "MR": _mr,
     "multi-frame": lambda: build.case("oblique", multiframe=True),
     "radiograph": build.flat,
     "angiogram": lambda: build.flat(8),
@@ -67,12 +92,14 @@ FINDINGS: dict[str, Callable[[], build.Case]] = {
 FEW: dict[str, Callable[[], build.Case]] = {
     "one segment": _one_segment,
     "no region": lambda: build.case().with_regions(),
+    "for OHIF": _for_ohif,
 }
+EVERYTHING = Profile("everything", presentation=True, key_images=True, document=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Files of one case: SEG, one capture, a map where there is one, and SR."""
+    """Files of one case: the first and the last of each class, the SR last."""
 
     case: build.Case
     results: list[Path]
@@ -82,8 +109,7 @@ class Judged:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
     """Every case, its sources written and read back as a node gets them."""
     root = tmp_path_factory.mktemp("judged")
-    found = {name: make() for name, make in HEADERS.items()}
-    found |= {name: build.with_everything(make()) for name, make in FINDINGS.items()}
+    found = {name: build.with_everything(make()) for name, make in (HEADERS | FINDINGS).items()}
     found |= {name: make() for name, make in FEW.items()}
     cases = {}
     for number, (name, case) in enumerate(found.items()):
@@ -91,9 +117,12 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
         build.save_sources(list({id(h): h for h in case.headers}.values()), sources)
         read = {h.SOPInstanceUID: h for h in map(dcmread, sources.iterdir())}
         received = replace(case, headers=[read[h.SOPInstanceUID] for h in case.headers])
-        paths = [file.path for file in received.written(root / f"out{number}")]
-        kinds = {dcmread(path, stop_before_pixels=True).SOPClassUID: path for path in paths}
-        cases[name] = Judged(received, list(kinds.values()))
+        profile = BUILT_IN["ohif"] if name == "for OHIF" else EVERYTHING
+        files = received.written(root / f"out{number}", profile=profile)
+        first = {file.sop_class_uid: file.path for file in reversed(files)}
+        last = {file.sop_class_uid: file.path for file in files}
+        chosen = {*first.values(), *last.values()}
+        cases[name] = Judged(received, [file.path for file in files if file.path in chosen])
     return cases
 
 
@@ -109,6 +138,7 @@ def test_dsrdump_reads_the_reports(judged: dict[str, Judged]) -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_pixelmed_finds_no_error_but_the_planted_one(judged: dict[str, Judged], tmp_path: Path) -> None:
     faulty = dcmread(judged["one segment"].results[-1])
     faulty.ContentSequence[-2].ContentSequence[0].RelationshipType = "HAS PROPERTIES"
@@ -127,8 +157,23 @@ def test_dciodvfy_finds_a_planted_error(judged: dict[str, Judged], tmp_path: Pat
     assert judges.dciodvfy(tmp_path / "faulty.dcm")
 
 
-# dciodvfy warns of any private coding scheme, and the script waives none.
-_NOT_ITS_MATTER = "41 dciodvfy no unwaived warnings"
+# It asks the source itself for its plane, which these do not have, or have by frame.
+_WITHOUT_PLANES = {"multi-frame", "radiograph", "angiogram"}
+
+
+def _not_its_matter(what: str, result: Dataset) -> bool:
+    """Where the script is stricter than the standard, or as its tools are."""
+    match what.split(maxsplit=1)[0]:
+        case "24":  # a report in which nothing is measured has no container for measurements (TID 1500, rows 6 to 12)
+            return not any(concept(item) == "126010" for item in result.ContentSequence)
+        case "36":  # a page lies in no plane
+            return "SUMMARY" in result.ImageType
+        case "41":  # dciodvfy's warnings: judged above, with the reason for each that is waived
+            return True
+        case "43":  # dcmpschk 3.6.7 knows no UTF-8, whose bytes from 0x80 to 0x9F it takes for control characters
+            return not str(result.PatientName).isascii()
+        case _:
+            return False
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -138,14 +183,14 @@ def test_the_acceptance_script_passes_every_object(shared_data: Path, judged: di
         pytest.skip("accept.py is not beside the project")
     accept = _loaded(script)
     failed = []
-    for name in (*HEADERS, "oblique", "sagittal", "one segment"):
+    for name in sorted(set(judged) - _WITHOUT_PLANES):
         one = judged[name]
         sources = {h.SOPInstanceUID: h for h in one.case.headers}
         results = {d.SOPInstanceUID: d for d in (dcmread(path, stop_before_pixels=True) for path in one.results)}
-        for path in one.results:
-            said = accept.check(str(path), sources, results)
-            failed += [(name, path.name, what) for what in said if not what[1] and what[0] != _NOT_ITS_MATTER]
-    assert failed == []
+        for path, result in zip(one.results, results.values(), strict=True):
+            said = [(what, why) for what, passed, why in accept.check(str(path), sources, results) if not passed]
+            failed += [(name, path.name, what, why) for what, why in said if not _not_its_matter(what, result)]
+    assert not failed, "\n".join(map(str, failed))
 
 
 def _loaded(script: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,15 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_sr import compose
+from dicom_sr.recode import recoded
 from node.dicom.scu import StorageSender
 from node.domain.errors import Rejected
+from node.domain.mask import LabelMap
 from node.domain.peer import Peer
+from node.domain.profile import Captures, Profile, Report, Segments
 from node.ports import every
+from tests import builders_results as build
 from tests import objects, peers
 from tests.running import eventually, free_port
 
@@ -107,6 +113,28 @@ def test_what_a_peer_refuses_it_gets_uncompressed(
         assert got.PixelData == picture(number).PixelData
         assert (got.PatientName, got.PhotometricInterpretation) == ("Müller^Jörg", "RGB")
         assert got.private_block(0x0009, "AINODE TEST")[0x01].value in ("kept", b"kept")
+
+
+def test_a_compressed_label_map_comes_to_a_peer_that_takes_none_with_the_same_masks(
+    storescp: Start, tmp_path: Path
+) -> None:
+    peer, folder = storescp("-pm")  # DCMTK 3.6.7 does not know the SOP class, which is of 2024
+    case = build.case()
+    labels = LabelMap(
+        np.asarray(case.findings.regions[1].mask).astype(np.uint8) + np.asarray(case.findings.regions[2].mask)
+    )
+    one, two = (replace(r, mask=labels.mask(n)) for n, r in enumerate(case.findings.regions[1:], 1))
+    profile = Profile("map", Report.NONE, Segments.LABELMAP, Captures.NONE, summary=False, maps=False)
+    made = compose.compose(build.PROVENANCE, case.with_regions(one, two).findings, case.headers, profile)
+    (kept,) = (recoded(file, str(JPEGLSLossless)) for file in compose.write(made, tmp_path))
+    statuses: list[tuple[int, int, str]] = []
+    SENDER.send(peer, [kept.path], lambda *answer: statuses.append(answer))
+    assert (kept.transfer_syntax_uid, statuses) == (str(JPEGLSLossless), [(0, 0, "")])
+    (arrived,) = map(dcmread, folder.iterdir())
+    assert arrived.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    on = labels.labels.any(axis=(1, 2))
+    assert np.array_equal(arrived.pixel_array, labels.labels[on])
+    assert arrived.PixelData == made[0].PixelData
 
 
 def test_what_cannot_be_decoded_is_refused_with_the_reason_and_the_others_go_out(

@@ -289,50 +289,6 @@ def _detection_config(**changes: Any) -> dict[str, Any]:
     return config | changes
 
 
-def _retinanet_config() -> dict[str, Any]:
-    """The same with a detector of MONAI's, which is told its parameters before it runs."""
-    config = _detection_config(
-        anchors={
-            "_target_": "monai.apps.detection.utils.anchor_utils.AnchorGeneratorWithAnchorShape",
-            "feature_map_scales": [1, 2],
-            "base_anchor_shapes": [[6, 8, 4], [8, 6, 5]],
-        },
-        backbone="$monai.networks.nets.resnet.resnet10(spatial_dims=3,n_input_channels=1,conv1_t_stride=[2,2,1])",
-        extractor="$monai.apps.detection.networks.retinanet_network."
-        "resnet_fpn_feature_extractor(@backbone,3,False,[1],None)",
-        network_def={
-            "_target_": "RetinaNet",
-            "spatial_dims": 3,
-            "num_classes": 1,
-            "num_anchors": 2,
-            "feature_extractor": "@extractor",
-            "size_divisible": [16, 16, 8],
-        },
-        detector={
-            "_target_": "RetinaNetDetector",
-            "network": "@network",
-            "anchor_generator": "@anchors",
-            "debug": False,
-        },
-        detector_ops=[
-            "$@detector.set_target_keys(box_key='box', label_key='label')",
-            "$@detector.set_box_selector_parameters(score_thresh=0.0,topk_candidates_per_level=10,detections_per_img=3)",
-        ],
-    )
-    config["evaluator"]["_requires_"] = "@detector_ops"
-    return config
-
-
-def _detector_weights() -> dict[str, Any]:
-    from monai.apps.detection.networks.retinanet_network import RetinaNet, resnet_fpn_feature_extractor
-    from monai.networks.nets.resnet import resnet10
-
-    torch.manual_seed(3)
-    backbone = resnet10(spatial_dims=3, n_input_channels=1, conv1_t_stride=[2, 2, 1])
-    extractor = resnet_fpn_feature_extractor(backbone, 3, False, [1], None)
-    return dict(RetinaNet(3, 1, 2, extractor, (16, 16, 8)).state_dict())
-
-
 _DETECTION_SIDE = SIDE | {"labels": [{"label": 0, "key": "ball", "name": "Ball", "type": SPLEEN, "measure": []}]}
 
 
@@ -395,24 +351,6 @@ def test_a_detector_that_runs_out_of_memory_takes_fewer_windows_at_once(tmp_path
     low, high = (np.argwhere(mask).min(axis=0) - 0.5, np.argwhere(mask).max(axis=0) + 0.5)
     assert (mark.points.min(axis=0) <= low + 1).all()
     assert (mark.points.max(axis=0) >= high - 1).all()
-
-
-@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of MONAI's detector
-def test_a_detector_of_monai_runs_without_the_scripts_of_its_bundle(tmp_path: Path) -> None:
-    pytest.importorskip("torchvision", reason="MONAI's detectors need torchvision")
-    found, _ = volume()
-    override = {"inferer": {"_target_": "pipelines.bundle.detection.DetectorInferer", "detector": "@detector"}}
-    directory = write_version(
-        tmp_path / "version",
-        _retinanet_config(),
-        side=_DETECTION_SIDE | {"overrides": override, "min_score": 0.0},
-        described=metadata({}, type_="object"),
-        weights=_detector_weights(),
-    )
-    marks = run(directory, found).marks
-    assert 1 <= len(marks) <= 3
-    scores = [mark.confidence or 0 for mark in marks]
-    assert scores == sorted(scores, reverse=True)
 
 
 def test_a_detector_that_finds_nothing_says_so(tmp_path: Path) -> None:
@@ -492,7 +430,7 @@ def test_torchscript_is_code(tmp_path: Path) -> None:
     script.write_bytes(b"")
     assert problems(directory) == [
         "bundle/configs/inference.json: load_path: is TorchScript, which is code. Override the load_path with a .pt or "
-        ".safetensors file, or trust the code of this version"
+        ".safetensors file, or trust its code (--trust-code)"
     ]
     with pytest.raises(InvalidModel, match=r"bundle/models/model.ts: is TorchScript"):
         open_version(directory, trust_code=False).load("cpu")

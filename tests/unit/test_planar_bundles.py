@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from node.domain.errors import InvalidModel, Refused
-from node.domain.finding import Findings
+from node.domain.finding import Findings, Shape
 from pipelines.bundle import open_version, problems
 from pipelines.contract import BatchPipeline
 from pipelines.read.selected import read
@@ -29,16 +29,16 @@ def bright(rows: int = 64, columns: int = 96) -> tuple[NDArray[np.uint16], NDArr
     return pixels, pixels > 2000
 
 
-def opened(directory: Path) -> BatchPipeline:
-    assert problems(directory) == []
-    pipeline = open_version(directory, trust_code=False)
+def opened(directory: Path, *, trust_code: bool = False) -> BatchPipeline:
+    assert problems(directory, trust_code=trust_code) == []
+    pipeline = open_version(directory, trust_code=trust_code)
     assert isinstance(pipeline, BatchPipeline)
     pipeline.load("cpu")
     return pipeline
 
 
-def run(directory: Path, *paths: Path) -> Findings:
-    pipeline = opened(directory)
+def run(directory: Path, *paths: Path, trust_code: bool = False) -> Findings:
+    pipeline = opened(directory, trust_code=trust_code)
     selection = pipeline.select(study_of(paths))
     assert selection.planar
     volume, *others = read(selection)
@@ -181,10 +181,57 @@ def test_an_image_has_no_volume(tmp_path: Path) -> None:
     assert problem.startswith("ainode.yaml: measure: an image has no volume_ml")
 
 
-def test_a_detector_of_images_is_told_before_it_runs(tmp_path: Path) -> None:
-    described = metadata({"0": "nodule"}, spatial_dims=2, type_="object", modality="DX")
-    (problem,) = problems(write_planar_version(tmp_path / "version", described=described))
-    assert problem.startswith("ainode.yaml: dimensions: detectors of two dimensions are not run")
+_BRIGHTEST = """
+import torch
+from monai.inferers import Inferer
+
+class Brightest(Inferer):
+    def __init__(self, detector):
+        super().__init__()
+
+    def __call__(self, inputs, network, *args, **kwargs):
+        where = [torch.nonzero(image[0] > 0.5).float() for image in inputs]
+        return [
+            {
+                "box": torch.cat([w.min(0).values, w.max(0).values])[None],
+                "label": torch.tensor([0]),
+                "label_scores": torch.tensor([0.9]),
+            }
+            for w in where
+        ]
+"""
+
+
+@pytest.mark.parametrize("mode", ["xyxy", "ccwh", "xxyy"])
+@pytest.mark.parametrize("turned", [False, True], ids=["upright", "turned"])
+def test_a_box_lies_on_what_it_was_drawn_around(mode: str, turned: bool, tmp_path: Path) -> None:
+    config = planar_config(inferer={"_target_": "scripts.boxes.Brightest", "detector": "@network"})
+    steps = config["preprocessing"]["transforms"]
+    steps[3] |= {"spatial_size": [192, 160]}  # of 96 columns and 64 rows: each by another factor
+    if turned:
+        steps.insert(3, {"_target_": "Rotate90d", "keys": "image"})
+        steps.insert(3, {"_target_": "Flipd", "keys": "image", "spatial_axis": 0})
+    clip = {"_target_": "ClipBoxToImaged", "box_keys": "box", "label_keys": "label", "box_ref_image_keys": "image"}
+    convert = {"_target_": "ConvertBoxModed", "box_keys": "box", "src_mode": "xyxy", "dst_mode": mode}
+    config["postprocessing"]["transforms"] = [clip, convert]
+    label = {"label": 0, "key": "nodule", "name": "Nodule", "type": ["27925004", "SCT", "Nodule"]}
+    pixels, mask = bright()
+    version = write_planar_version(
+        tmp_path / "version",
+        config,
+        side=PLANAR_SIDE | {"labels": [label | {"measure": ["area_mm2"]}]},
+        described=metadata({}, spatial_dims=2, type_="object", modality="DX"),
+        scripts={"scripts/boxes.py": _BRIGHTEST},
+    )
+    (mark,) = run(version, radiograph(tmp_path / "a", pixels), trust_code=True).marks
+    where = np.argwhere(mask)
+    assert mark.shape is Shape.BOX
+    assert mark.confidence == pytest.approx(0.9)
+    assert mark.points[:, 0].tolist() == [-0.5, 0.5]
+    assert np.abs(mark.points[0, 1:] - where.min(axis=0)).max() <= 1
+    assert np.abs(mark.points[1, 1:] - where.max(axis=0)).max() <= 1
+    (area,) = mark.measurements
+    assert area.value == pytest.approx(mask.sum() * 0.2 * 0.1, rel=0.15)
 
 
 def test_several_image_keys_take_a_series_each(tmp_path: Path) -> None:

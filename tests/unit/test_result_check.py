@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -12,9 +13,13 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 from pydicom.filewriter import dcmwrite
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_sr.check import check
 from dicom_sr.check_content import concept, content, groups
+from dicom_sr.collector import held_off
+from dicom_sr.compose import compose
+from node.domain.errors import InvalidInput
 from node.domain.job import ResultReference
 from node.domain.model import Qualification
 from node.domain.profile import Captures, Profile, Segments
@@ -443,3 +448,57 @@ def test_masks_are_not_compared_without_findings(case: build.Case, sound: list[P
         assert check(sound, case.headers, case.findings) != []
     finally:
         np.logical_not(other, out=other)
+
+
+def _in_file(path: Path, found: bytes, wanted: bytes) -> None:
+    """Other bytes on the disk, as many."""
+    written = path.read_bytes()
+    assert written.count(found) == 1 and len(found) == len(wanted)
+    path.write_bytes(written.replace(found, wanted))
+
+
+def test_what_objects_have_alike_is_looked_at_in_each_file(case: build.Case, tmp_path: Path) -> None:
+    files = case.written(tmp_path / "out")
+    paths = [file.path for file in files]
+    captures = [file.path for file in files if file.sop_class_uid == files[2].sop_class_uid]
+    assert len(captures) > 9 and check(paths, case.headers, case.findings) == []
+    _in_file(captures[4], b"Newcode1", b"Newcode2")
+    unnamed = (
+        "SC contributing equipment: no item names the processing algorithm with its version and DeviceUID (IHE AIR)"
+    )
+    assert check(paths, case.headers, case.findings) == [unnamed]
+    for path in (captures[7], captures[9]):
+        _in_file(path, b"Processing Algorithm", b" " * 20)
+    incomplete = "SC codes: code ['Newcode1'] is incomplete (2 times)"
+    assert check(paths, case.headers, case.findings) == [unnamed, incomplete]
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_fault_is_found_at_every_depth(syntax: UID, case: build.Case, sound: list[Path], tmp_path: Path) -> None:
+    segmentation = dcmread(sound[SEG])
+    segmentation.file_meta.TransferSyntaxUID = syntax
+    place = segmentation.PerFrameFunctionalGroupsSequence[-1].DerivationImageSequence[0].SourceImageSequence[0]
+    place.PurposeOfReferenceCodeSequence[0].CodingSchemeDesignator = "SRT"
+    segmentation.save_as(tmp_path / "deep.dcm")
+    profile = Profile(transfer_syntax=str(syntax))
+    problems = check([tmp_path / "deep.dcm", *sound[1:]], case.headers, case.findings, profile=profile)
+    assert problems == ["SEG codes: code ['121322'] is of the retired scheme SRT"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_the_collector_is_afterwards_as_it_was(running: bool, case: build.Case, sound: list[Path]) -> None:
+    before = gc.isenabled()
+    (gc.enable if running else gc.disable)()
+    try:
+        assert check(sound, case.headers, case.findings) == []
+        with pytest.raises(InvalidInput):
+            compose(build.PROVENANCE, case.findings, case.headers[1:])
+        assert gc.isenabled() == running
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_the_collector_rests_while_a_set_is_made() -> None:
+    with held_off():
+        assert not gc.isenabled()
+    assert gc.isenabled()

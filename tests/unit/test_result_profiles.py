@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from config.profiles import TRANSFER_SYNTAXES
 from dicom_sr.check import check
 from dicom_sr.check_content import concept, groups, tracking_uid
 from dicom_sr.compose import compose, write
+from dicom_sr.recode import recoded
 from dicom_sr.segmentation import LABEL_MAP_STORAGE
 from node.domain.ids import derived_uid
 from node.domain.job import ResultReference
@@ -161,6 +163,28 @@ def test_a_label_map_holds_the_same_masks(tmp_path: Path) -> None:
     assert (segmentation.SOPClassUID, segmentation.SegmentationType) == (LABEL_MAP_STORAGE, "LABELMAP")
     read = highdicom.seg.segread(tmp_path / "0000.dcm").get_volume(combine_segments=True)
     assert sorted(np.bincount(read.array.reshape(-1))[1:]) == sorted([left.sum(), (ball & ~left).sum()])
+
+
+@pytest.mark.parametrize("word", ["rle", "jpeg-ls", "jpeg-2000", "deflated"])
+@pytest.mark.parametrize("count", [3, 300])
+def test_a_compressed_label_map_holds_the_same_masks(word: str, count: int, tmp_path: Path) -> None:
+    """Labels of one byte, and of two; what is read back equals every mask, and the check reads it too."""
+    case = build.case()
+    labels = np.zeros(case.findings.volume.shape, np.uint16)
+    labels[2:9] = (
+        np.arange(1, 7 * build.ROWS * build.COLUMNS + 1).reshape(7, build.ROWS, build.COLUMNS) // 40 % (count + 1)
+    )
+    found = LabelMap(labels)
+    many = case.with_regions(*(build.region(f"r{n}", f"Region {n}", found.mask(n)) for n in range(1, count + 1)))
+    syntax = str(TRANSFER_SYNTAXES[word])
+    profile = replace(LEAN, report=Report.NONE, segments=Segments.LABELMAP, maps=False, transfer_syntax=syntax)
+    (plain,) = write(_results(many, profile), tmp_path)
+    packed = recoded(plain, syntax)
+    assert packed.transfer_syntax_uid == syntax and packed.size < plain.size
+    assert check([packed.path], many.headers, many.findings, profile=profile) == []
+    read = dcmread(packed.path)
+    assert read.SegmentationType == "LABELMAP" and read.BitsAllocated == (8 if count < 256 else 16)
+    assert np.array_equal(read.pixel_array, labels[2:9])
 
 
 def test_overlapping_regions_stay_binary(case: build.Case, tmp_path: Path) -> None:
