@@ -4,7 +4,7 @@
     python bench/delivery.py --quick        a smoke run: 20 objects, one round
 
 Each measurement starts its receiver anew on an empty folder. ``storescu`` is timed without its start. ``sender`` is the
-SCU alone; ``outbox`` is what the node does: rows claimed, files sent, every answer written with its event.
+SCU alone; ``outbox`` is what a running node does: rows claimed, files sent, every answer written with its event.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from node.domain.peer import Peer
 from node.files.disk import DiskFiles
 from node.services.breaker import Breaker
 from node.services.deliver import Deliver
-from node.services.outbox import Outbox, Patience
+from node.services.outbox import Outbox
+from node.services.patience import Patience
 from node.store.database import Database
 
 OBJECTS, QUICK = 275, 20
@@ -145,13 +146,16 @@ def _outbox(at: Running, files: Sequence[Path], work: Path) -> float:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         database = Database(f"sqlite:///{scratch}/node.db")
         database.prepare()
+        patience = Patience(_SECONDS, _SECONDS, timedelta(days=7), lambda: 0.5)
+        sender = StorageSender("BENCH")
+        breaker = Breaker(database.write, clock, sender, peer, patience)
+        outbox = Outbox(
+            database.write, database.write_unsynced, database.read, clock, peer, breaker, patience, _SECONDS
+        )
+        courier = Deliver(outbox, DiskFiles(files[0].parent, min_free_bytes=0), sender, owner="bench")
+        courier.deliver()  # nothing: as for storescu, the start is not timed
         with database.write() as tx:
             tx.deliveries.add(_delivery(path, number, now) for number, path in enumerate(files))
-        patience = Patience(_SECONDS, _SECONDS, _SECONDS, timedelta(days=7), lambda: 0.5)
-        sender = StorageSender("BENCH")
-        breaker = Breaker(database.write, clock, sender, peer, patience.pause)
-        outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
-        courier = Deliver(outbox, DiskFiles(files[0].parent, min_free_bytes=0), sender, owner="bench")
         begun = time.monotonic()
         while courier.deliver():
             pass

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,7 +40,7 @@ from node.services.deliver import Deliver
 from node.services.dispatch import Dispatch
 from node.services.evidence import Evidence
 from node.services.inbox import Inbox
-from node.services.outbox import Outbox, Patience
+from node.services.outbox import Outbox
 from node.services.recover import Recover
 from node.services.request_commitment import RequestCommitments
 from node.services.stow import Stow
@@ -206,20 +205,13 @@ class Receiver:
 
 def couriers(core: Core, ticker: Ticker) -> None:
     """For every peer that is sent to as many couriers as it may have associations, each on its own tick."""
-    deliver = core.settings.deliver
-    patience = Patience(
-        lease=timedelta(seconds=deliver.lease_seconds),
-        retry=timedelta(seconds=deliver.retry_seconds),
-        retry_max=timedelta(seconds=deliver.retry_max_seconds),
-        give_up=timedelta(days=deliver.give_up_days),
-        draw=random.random,
-    )
+    patience, lease = served.patience(core), timedelta(seconds=core.settings.deliver.lease_seconds)
     by_dicom, by_web = StorageSender(core.settings.node.ae_title, core.tls), StowSender(servers(core.settings))
     database, clock = core.database, core.clock
     for peer in senders(core):
         sender = by_dicom if peer.stow is None else by_web
-        breaker = Breaker(database.write, clock, sender, peer, patience.pause)
-        outbox = Outbox(database.write, database.read, clock, peer, breaker, patience)
+        breaker = Breaker(database.write, clock, sender, peer, patience)
+        outbox = Outbox(database.write, database.write_unsynced, database.read, clock, peer, breaker, patience, lease)
         for number in range(peer.associations):
             courier = Deliver(outbox, core.files, sender, owner=core.owner)
             ticker.every(_TICK, f"deliver to {peer.name}, {number + 1}", courier.deliver)

@@ -194,11 +194,20 @@ class Verifier(Protocol):
     """Looks for instances at a peer."""
 
     def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
-        """The SOPInstanceUIDs of those that the peer lists.
+        """The SOPInstanceUIDs of those that the peer lists in their study and series.
 
         Raises:
             PeerUnreachable: it cannot be asked now.
             Rejected: it refuses the query; says why.
+        """
+        ...
+
+    def elsewhere(self, peer: Peer, wanted: Sequence[Wanted]) -> dict[str, tuple[str, str]]:
+        """Those that the peer lists in another study or series, as far as it answers that: their StudyInstanceUID and
+        SeriesInstanceUID there, by SOPInstanceUID.
+
+        Raises:
+            PeerUnreachable: it cannot be asked now.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -22,8 +23,8 @@ from node.domain.peer import Peer
 from node.schedule import Ticker
 from node.services.announce import Announce
 from node.services.commitment import AskCommitment, JudgeCommitments, ReportCommitments
+from node.services.patience import Patience
 from node.services.request_commitment import TakeReports
-from node.services.verify import Patience
 
 _TICK = timedelta(seconds=0.5)
 _GIVE_UP_EVERY = timedelta(seconds=15)
@@ -77,12 +78,13 @@ def take_reports(core: Core) -> TakeReports:
 
 
 def patience(core: Core) -> Patience:
-    """How long a peer is waited for that is asked what it has."""
+    """How long a peer is tried."""
     deliver = core.settings.deliver
     return Patience(
         retry=timedelta(seconds=deliver.retry_seconds),
         retry_max=timedelta(seconds=deliver.retry_max_seconds),
         give_up=timedelta(days=deliver.give_up_days),
+        draw=random.random,
     )
 
 

@@ -20,7 +20,8 @@ class Archive:
     ``asked`` are the N-ACTIONs as they came. ``reasons`` are FailureReasons by SOPInstanceUID of what is held and not
     committed to all the same; ``action_status`` is its answer to a request. ``reports_here``: a report comes on the
     association of the request, after the answer or, with ``reports_first``, before it. ``lists`` is how many instances
-    of a series it names at most, and ``asked_for`` the queries that came.
+    of a series it names at most, and ``asked_for`` the queries that came; with ``ignores_keys`` it names all it has.
+    Without ``is_relational`` it wants the unique keys of the levels above (PS3.4 C.4.1.2.1).
     """
 
     def __init__(self, *, ae_title: str = "PACS", sop_classes: tuple[str, ...] = (), commits: bool = True) -> None:
@@ -31,6 +32,8 @@ class Archive:
         self.action_status = 0x0000
         self.reports_here = self.reports_first = False
         self.lists = 1000
+        self.ignores_keys = False
+        self.is_relational = True
         self.asked_for: list[Dataset] = []
         self.statuses: list[int] = []
         self.stored: list[str] = []
@@ -76,9 +79,13 @@ class Archive:
         keys = {
             k: query[k].value for k in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID") if query[k].value
         }
-        found = [ds for ds in self.holds.values() if all(ds.get(k) == v for k, v in keys.items())]
+        if len(keys) < 2 and not self.is_relational:
+            yield 0xA900, None
+            return
+        found = [ds for ds in self.holds.values() if self.ignores_keys or all(ds.get(k) == v for k, v in keys.items())]
         for ds in found[: self.lists]:
-            yield 0xFF00, made(SOPInstanceUID=ds.SOPInstanceUID, QueryRetrieveLevel="IMAGE")
+            levels = {k: ds.get(k) for k in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+            yield 0xFF00, made(QueryRetrieveLevel="IMAGE", **levels)
         yield 0x0000, None
 
     def _action(self, event: Any) -> tuple[int, None]:

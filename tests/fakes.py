@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from node.domain.commitment import Reference
-from node.domain.errors import PeerUnreachable
+from node.domain.errors import PeerDeclines, PeerUnreachable
 from node.domain.job import JobInput, JobOutput
 from node.domain.peer import Peer
 from node.domain.status import Verdict, verdict
@@ -33,11 +33,12 @@ class FakeClock:
 class FakeSender:
     """A peer that answers as told; ``down`` makes it unreachable, ``break_after`` cuts an association short.
 
-    So does every object that ``breaks`` names. ``echoes`` counts the probes.
+    So does every object that ``breaks`` names. ``declines`` is what it says to all; ``echoes`` counts the probes.
     """
 
     def __init__(self) -> None:
         self.down = False
+        self.declines: PeerDeclines | None = None
         self.break_after: int | None = None
         self.status: Callable[[Path], int] = lambda path: 0
         self.stored: list[str] = []
@@ -59,6 +60,8 @@ class FakeSender:
         for index, path in enumerate(files):
             if not wanted(index):
                 continue
+            if self.declines is not None:
+                raise self.declines
             if index == self.break_after or path.name in self.breaks:
                 raise PeerUnreachable(f"{peer.name}: the association broke")
             status = self.status(path)
@@ -69,15 +72,21 @@ class FakeSender:
 
     def echo(self, peer: Peer) -> None:
         self.echoes += 1
+        if self.declines is not None:
+            raise self.declines
         if self.down:
             raise PeerUnreachable(f"{peer.name}: connection refused")
 
 
 class FakeVerifier:
-    """A peer that lists what it is told to hold; ``refuses`` is an error that it answers with."""
+    """A peer that lists what it is told to hold; ``refuses`` is an error that it answers with.
+
+    ``moved``: StudyInstanceUID and SeriesInstanceUID of what it has elsewhere, by SOPInstanceUID.
+    """
 
     def __init__(self, *held: str) -> None:
         self.holds = set(held)
+        self.moved: dict[str, tuple[str, str]] = {}
         self.refuses: Exception | None = None
         self.asked: list[tuple[str, ...]] = []
 
@@ -86,6 +95,13 @@ class FakeVerifier:
         if self.refuses is not None:
             raise self.refuses
         return {each.sop_instance_uid for each in wanted} & self.holds
+
+    def elsewhere(self, peer: Peer, wanted: Sequence[Wanted]) -> dict[str, tuple[str, str]]:
+        return {
+            each.sop_instance_uid: self.moved[each.sop_instance_uid]
+            for each in wanted
+            if each.sop_instance_uid in self.moved
+        }
 
 
 class FakeRequester:

@@ -29,8 +29,9 @@ from node.services.dispatch import Dispatch
 from node.services.gate import Gate
 from node.services.locate import Locate
 from node.services.models import Models
-from node.services.outbox import Outbox, Patience
+from node.services.outbox import Outbox
 from node.services.oversight import Oversight
+from node.services.patience import Patience
 from node.services.prune import Prune
 from node.services.receive import read_kept
 from node.services.register import Register
@@ -38,7 +39,6 @@ from node.services.replay import Replay
 from node.services.request_commitment import RequestCommitments, TakeReports
 from node.services.requeue import Requeue
 from node.services.rollout import Rollouts
-from node.services.verify import Patience as VerifyPatience
 from node.services.verify import VerifyByQuery
 from node.services.work import Work
 from node.store.database import Database
@@ -50,9 +50,7 @@ PACS = Peer("PACS", "PACS", "127.0.0.1", 104, send=True)
 QUIET = timedelta(seconds=10)
 LEASE = timedelta(seconds=60)
 RETRY = timedelta(seconds=10)
-PATIENCE = Patience(
-    lease=LEASE, retry=RETRY, retry_max=timedelta(seconds=600), give_up=timedelta(days=7), draw=lambda: 0.5
-)
+PATIENCE = Patience(RETRY, timedelta(seconds=600), timedelta(days=7), draw=lambda: 0.5)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
@@ -98,7 +96,7 @@ class House:
         self.replay = Replay(self.database.write, self.clock, node="2.25.1")
         self.requeue = Requeue(self.database.write, self.clock)
         self._transactions = itertools.count(1001)
-        self.take_reports = TakeReports(self.database.write, self.clock, VERIFY_PATIENCE)
+        self.take_reports = TakeReports(self.database.write, self.clock, PATIENCE)
         self.oversight = Oversight(self.database.write, self.clock, self.rollouts)
 
     def receive(self, uid: str, *, study: str = "1.2", series: str = "1.2.3", peer: str = "CT1") -> Instance:
@@ -182,13 +180,13 @@ class House:
     def couriers(self, number: int, *, batch: int = 500, peer: Peer = PACS) -> list[Deliver]:
         """Couriers that share the outbox of a peer; no chance in their pauses."""
         write, read = self.database.write, self.database.read
-        breaker = Breaker(write, self.clock, self.sender, peer, PATIENCE.pause)
-        outbox = Outbox(write, read, self.clock, peer, breaker, PATIENCE)
+        breaker = Breaker(write, self.clock, self.sender, peer, PATIENCE)
+        outbox = Outbox(write, self.database.write_unsynced, read, self.clock, peer, breaker, PATIENCE, LEASE)
         return [Deliver(outbox, self.files, self.sender, owner="here/1/1", batch=batch) for _ in range(number)]
 
     def by_query(self, verifier: Verifier, peer: Peer) -> VerifyByQuery:
         """What looks for the results at a peer that answers queries."""
-        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, VERIFY_PATIENCE)
+        return VerifyByQuery(self.database.write, self.database.read, self.clock, verifier, peer, PATIENCE)
 
     def by_commitment(self, requester: CommitmentRequester, peer: Peer) -> RequestCommitments:
         """What asks a peer to commit to the results; its transactions are 2.25.1001, 2.25.1002, …"""
@@ -199,7 +197,7 @@ class House:
             requester,
             self.take_reports,
             peer,
-            VERIFY_PATIENCE,
+            PATIENCE,
             new_uid=lambda: f"2.25.{next(self._transactions)}",
         )
 
@@ -222,9 +220,6 @@ class House:
 
     def close(self) -> None:
         self.database.close()
-
-
-VERIFY_PATIENCE = VerifyPatience(RETRY, timedelta(seconds=600), timedelta(days=7))
 
 
 def part10_head(sop_class_uid: str, uid: str) -> bytes:

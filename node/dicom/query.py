@@ -157,15 +157,22 @@ def _series(find: Find, study_uid: str) -> list[tuple[str, int | None]]:
     ]
 
 
-def listed(find: Find, study_uid: str, series_uid: str, sop_instance_uid: str = "") -> set[str]:
-    """The SOPInstanceUIDs of a series, or of one of its instances, that the peer names.
+def listed(find: Find, study_uid: str, series_uid: str, sop_instance_uid: str = "") -> dict[str, tuple[str, str]]:
+    """What the peer names of a series, or of one of its instances: StudyInstanceUID and SeriesInstanceUID by
+    SOPInstanceUID. Those asked for stand where it does not tell them.
 
     Raises:
         PeerUnreachable: the association broke.
         Rejected: the peer refuses the query; says why.
     """
     keys = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid, "SOPInstanceUID": sop_instance_uid}
-    return {text(match, "SOPInstanceUID") for match in find("IMAGE", **keys)}
+    return {
+        text(match, "SOPInstanceUID"): (
+            text(match, "StudyInstanceUID") or study_uid,
+            text(match, "SeriesInstanceUID") or series_uid,
+        )
+        for match in find("IMAGE", **keys)
+    }
 
 
 def _images(find: Find, study_uid: str, series_uid: str) -> list[Dataset]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol
 
-from node.domain.errors import PeerUnreachable, Rejected
+from node.domain.errors import PeerDeclines, Rejected
 from node.domain.peer import Peer
-from node.domain.verification import Wanted
+from node.domain.verification import Wanted, elsewhere, held
 
-_SOP_INSTANCE_UID = "00080018"
+_SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID = "00080018", "0020000D", "0020000E"
 _NOT_FOUND, _NO_CONTENT, _SERVER_ERROR = 404, 204, 500
 _PASSING = (408, 425, 429)  # of the client errors, those that another try may mend
 
@@ -23,6 +24,8 @@ class Answer(Protocol):
     def status(self) -> int: ...
     @property
     def body(self) -> Any: ...
+    @property
+    def retry_after(self) -> timedelta | None: ...
 
 
 class Web(Protocol):
@@ -36,9 +39,6 @@ class Web(Protocol):
 class QidoVerifier:
     """Implements ``node.ports.Verifier`` for peers with DICOMweb.
 
-    As with C-FIND one search lists the instances of a series, and those that it does not name are searched for one by
-    one, because a server may list no more than so many (PS3.18 8.3.4.4).
-
     Args:
         connect: opens a connection to the service of a peer; raises ``PeerUnreachable``.
     """
@@ -48,27 +48,41 @@ class QidoVerifier:
 
     def held(self, peer: Peer, wanted: Sequence[Wanted]) -> set[str]:
         """As ``Verifier``; over one connection."""
-        series: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        for each in wanted:
-            series[each.study_uid, each.series_uid].add(each.sop_instance_uid)
         with self._connect(peer) as web:
-            return {uid for (study, of), uids in series.items() for uid in _held(peer, web, study, of, uids)}
+            return held(wanted, partial(_listed, peer, web))
+
+    def elsewhere(self, peer: Peer, wanted: Sequence[Wanted]) -> dict[str, tuple[str, str]]:
+        """As ``Verifier``, by a search for all instances, which not every server offers."""
+        with self._connect(peer) as web:
+            return elsewhere(wanted, partial(_listed, peer, web, "", ""))
 
 
-def _held(peer: Peer, web: Web, study_uid: str, series_uid: str, wanted: set[str]) -> set[str]:
-    path = f"/studies/{study_uid}" + (f"/series/{series_uid}" if series_uid else "") + "/instances"
-    held = wanted & _listed(peer, web, path) if len(wanted) > 1 else set()
-    return held | {uid for uid in wanted - held if uid in _listed(peer, web, f"{path}?SOPInstanceUID={uid}")}
+def _listed(
+    peer: Peer, web: Web, study_uid: str, series_uid: str, sop_instance_uid: str = ""
+) -> dict[str, tuple[str, str]]:
+    """As ``node.dicom.query.listed``."""
+    path = (f"/studies/{study_uid}" if study_uid else "") + (f"/series/{series_uid}" if series_uid else "")
+    keys = f"?SOPInstanceUID={sop_instance_uid}" if sop_instance_uid else ""
+    return {
+        uid: (_uid(match, _STUDY_INSTANCE_UID) or study_uid, _uid(match, _SERIES_INSTANCE_UID) or series_uid)
+        for match in _searched(peer, web, f"{path}/instances{keys}")
+        if (uid := _uid(match, _SOP_INSTANCE_UID))
+    }
 
 
-def _listed(peer: Peer, web: Web, path: str) -> set[str]:
+def _uid(match: Any, tag: str) -> str:
+    values = match.get(tag, {}).get("Value")
+    return str(values[0]) if values else ""
+
+
+def _searched(peer: Peer, web: Web, path: str) -> list[Any]:
     answer = web.get(path)
     if answer.status in (_NOT_FOUND, _NO_CONTENT):  # by the first some servers tell that they do not know the study
-        return set()
+        return []
     if answer.status >= _SERVER_ERROR or answer.status in _PASSING:
-        raise PeerUnreachable(f"{peer.name} answered the search with {answer.status}")
+        raise PeerDeclines(f"{peer.name} answered the search with {answer.status}", answer.retry_after)
     if answer.status != 200:
         raise Rejected(f"{peer.name} answered the search with {answer.status}: see that it permits us to search")
     if not isinstance(answer.body, list):
         raise Rejected(f"{peer.name} answered the search with what is no list in DICOM JSON")
-    return {str(uid) for match in answer.body for uid in match.get(_SOP_INSTANCE_UID, {}).get("Value", [])}
+    return answer.body

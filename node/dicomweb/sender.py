@@ -9,7 +9,7 @@ from pathlib import Path
 
 from node.dicomweb.answers import is_of_the_request, is_of_the_server, statuses
 from node.dicomweb.server import Answer, Connection, Server
-from node.domain.errors import InvalidInstance, PeerUnreachable, Unavailable
+from node.domain.errors import InvalidInstance, PeerDeclines, PeerUnreachable, Unavailable
 from node.domain.part10 import HEAD_LIMIT, split
 from node.domain.peer import Peer
 from node.domain.status import INVALID_SOP_INSTANCE, TRANSFER_SYNTAX_NOT_SUPPORTED
@@ -75,7 +75,8 @@ class StowSender:
             wanted, beat: as in ``node.ports.Sender``.
 
         Raises:
-            PeerUnreachable: no connection, or an answer that says nothing of the instances.
+            PeerUnreachable: no connection, or it broke.
+            PeerDeclines: an answer that says nothing of the instances.
         """
         readable: list[_Outgoing] = []
         for index, path in enumerate(files):
@@ -94,12 +95,13 @@ class StowSender:
         """Ask for one study (QIDO-RS): whatever the server answers, it is there, but for a refusal of who asks.
 
         Raises:
-            PeerUnreachable: no connection, or no answer of use.
+            PeerUnreachable: no connection, or it broke.
+            PeerDeclines: a refusal of who asks, or a server that has not got the time.
         """
         with Connection(self._servers[peer.name], name=peer.name, timeout=peer.timeout_seconds) as connection:
             answer = connection.get("/studies?limit=1")
         if answer.status in (401, 403) or (answer.status >= 500 and answer.status != 501):
-            raise _unreachable(peer, answer)
+            raise _declines(peer, answer)
 
 
 class _Store:
@@ -132,7 +134,7 @@ class _Store:
             return
         assert answer is not None
         if is_of_the_server(answer):
-            raise _unreachable(self._peer, answer)
+            raise _declines(self._peer, answer)
         said = statuses(answer, [outgoing.uid for outgoing in batch])
         for outgoing in batch:
             status, comment = said[outgoing.uid]
@@ -150,7 +152,7 @@ class _Store:
             return TRANSFER_SYNTAX_NOT_SUPPORTED, refused
         answer = self._post([_Outgoing(outgoing.index, outgoing.path, outgoing.uid, EXPLICIT, len(encoded), encoded)])
         if is_of_the_server(answer):
-            raise _unreachable(self._peer, answer)
+            raise _declines(self._peer, answer)
         return statuses(answer, [outgoing.uid])[outgoing.uid]
 
     def _post(self, batch: Sequence[_Outgoing]) -> Answer:
@@ -177,8 +179,8 @@ def _is_convertible(outgoing: _Outgoing) -> bool:
     return outgoing.encoded is None and outgoing.transfer_syntax_uid != EXPLICIT
 
 
-def _unreachable(peer: Peer, answer: Answer) -> PeerUnreachable:
-    return PeerUnreachable(f"{peer.name}: HTTP {answer.status} {answer.reason}")
+def _declines(peer: Peer, answer: Answer) -> PeerDeclines:
+    return PeerDeclines(f"{peer.name}: HTTP {answer.status} {answer.reason}", answer.retry_after)
 
 
 def _outgoing(index: int, path: Path) -> _Outgoing:

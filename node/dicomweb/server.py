@@ -7,7 +7,9 @@ import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ from node.domain.errors import PeerUnreachable
 
 _DICOM_JSON = "application/dicom+json"
 _MOST_ANSWER_BYTES = 64 << 20
+_MOST_DIGITS = 9  # of seconds; whoever waits has a limit far below
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,16 @@ class Server:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer; ``body`` is what its JSON says, None where it is none."""
+    """An HTTP answer; ``body`` is what its JSON says, None where it is none.
+
+    ``retry_after``: for how long the server asks to be left alone (RFC 9110 section 10.2.3), None where it does not
+    say.
+    """
 
     status: int
     reason: str
     body: Any
+    retry_after: timedelta | None = None
 
 
 class Connection:
@@ -114,10 +122,28 @@ class Connection:
                 said = answer.read(_MOST_ANSWER_BYTES)
             if not is_whole:
                 self._http.close()
-            return Answer(answer.status, answer.reason, _json(said))
+            return Answer(answer.status, answer.reason, _json(said), _retry_after(answer))
         except (OSError, HTTPException) as error:
             self._http.close()  # the next request opens a new one
             raise PeerUnreachable(f"{self._name}: no answer: {error or type(error).__name__}") from None
+
+
+def _retry_after(answer: HTTPResponse) -> timedelta | None:
+    """A number of seconds, or a time, which is one of the server's clock where it tells that."""
+    said = (answer.headers.get("Retry-After") or "").strip()
+    if said.isascii() and said.isdigit():
+        return timedelta(seconds=int(said[:_MOST_DIGITS]))
+    at, now = _time(said), _time(answer.headers.get("Date") or "") or datetime.now(UTC)
+    return None if at is None else max(at - now, timedelta(0))
+
+
+def _time(said: str) -> datetime | None:
+    """An HTTP-date (RFC 9110 section 5.6.7)."""
+    try:
+        at = parsedate_to_datetime(said)
+    except ValueError:
+        return None
+    return at.replace(tzinfo=at.tzinfo or UTC)
 
 
 def _json(said: bytes) -> Any:

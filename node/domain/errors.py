@@ -14,6 +14,7 @@ AinodeError
 │   └── NotFound              no such study, job, delivery or model version
 ├── Transient                 may pass by itself: retried with backoff
 │   ├── PeerUnreachable       no association, or it broke
+│   │   └── PeerDeclines      it is there, and takes nothing from us now, whatever it is
 │   ├── StorageFull           below the free-space watermark
 │   ├── OutOfMemory           the device or the host had too little memory
 │   ├── TimedOut              a job ran past its limit
@@ -27,6 +28,7 @@ AinodeError
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -136,6 +138,18 @@ class Transient(AinodeError):
 
 class PeerUnreachable(Transient):
     """No association with the peer, or it broke."""
+
+
+class PeerDeclines(PeerUnreachable):
+    """The peer is there, and takes nothing from us now, whatever it is.
+
+    Args:
+        retry_after: for how long it asks to be left alone; None where it does not say.
+    """
+
+    def __init__(self, problem: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
 
 
 class StorageFull(Transient):

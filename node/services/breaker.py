@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Lock
@@ -14,25 +14,20 @@ from node.domain.events import Event, Subject
 from node.domain.peer import Peer
 from node.ports import Clock, Sender
 from node.repositories import Transaction
+from node.services.patience import Patience
 
 log = logging.getLogger(__name__)
 
 
 class Breaker:
-    """Says how much may be sent to a peer, and probes one that is down until it answers.
+    """Says how much may be sent to a peer, and probes one that is down until it answers."""
 
-    Args:
-        pause: for how long the peer is left alone after so many failures in a row.
-    """
-
-    def __init__(
-        self, write: Transaction, clock: Clock, sender: Sender, peer: Peer, pause: Callable[[int], timedelta]
-    ) -> None:
+    def __init__(self, write: Transaction, clock: Clock, sender: Sender, peer: Peer, patience: Patience) -> None:
         self._write = write
         self._clock = clock
         self._sender = sender
         self._peer = peer
-        self._pause = pause
+        self._patience = patience
         self._lock = Lock()
         self._probing = Lock()
         self._under_way = 0
@@ -61,13 +56,13 @@ class Breaker:
             if circuit.state is not CircuitState.CLOSED or circuit.failures:
                 self._move(circuit.answered(self._clock.now()))
 
-    def failed(self, reason: str) -> bool:
+    def failed(self, error: PeerUnreachable) -> bool:
         """The peer could not be reached; says whether it counts as down. While others send to it, it does not: many
         allow only so many associations."""
         with self._lock:
             if self._under_way > 1:
                 return False
-            self._fail(reason)
+            self._fail(error)
             return True
 
     def _is_to_be_probed(self) -> bool:
@@ -92,20 +87,20 @@ class Breaker:
         finally:
             self._probing.release()
 
-    def _problem(self) -> str | None:
+    def _problem(self) -> PeerUnreachable | None:
         try:
             self._sender.echo(self._peer)
         except PeerUnreachable as error:
-            return str(error)
+            return error
         except Rejected as error:
             log.info("peer %s is there: %s", self._peer.name, error)
         return None
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: PeerUnreachable) -> None:
         circuit = self._known()
-        wait = self._pause(circuit.failures + 1)
-        log.warning("peer %s: %s; next try in %.0f s", self._peer.name, reason, wait.total_seconds())
-        self._move(circuit.failed(self._clock.now(), reason, wait))
+        wait = self._patience.pause(circuit.failures + 1, error)
+        log.warning("peer %s: %s; next try in %.0f s", self._peer.name, error, wait.total_seconds())
+        self._move(circuit.failed(self._clock.now(), str(error), wait))
 
     def _known(self) -> Circuit:
         """As it was left; a start of the node looks again at once."""

@@ -58,12 +58,12 @@ class Deliver:
 
     def _claim(self, now: datetime, limit: int) -> list[Delivery]:
         outbox = self._outbox
-        with outbox.write() as tx:
+        with outbox.write_unsynced() as tx:
             return tx.deliveries.claim(
                 peer=outbox.peer.name,
                 owner=self._owner,
                 now=now,
-                lease=outbox.patience.lease,
+                lease=outbox.lease,
                 limit=limit,
                 trial=limit == 1,
             )
@@ -71,7 +71,7 @@ class Deliver:
     def _send(self, claimed: Sequence[Delivery]) -> None:
         outbox = self._outbox
         batch = Batch(outbox, claimed)
-        broken: str | None = "the association ended before this instance was answered"
+        ended: PeerUnreachable | None = PeerUnreachable("the association ended before this instance was answered")
         try:
             self._sender.send(
                 outbox.peer,
@@ -80,21 +80,21 @@ class Deliver:
                 wanted=batch.wanted,
                 beat=batch.beat,
             )
-            broken = None
+            ended = None
             self._failures = 0
         except PeerUnreachable as error:
-            broken = str(error)
-            if batch.answers or not outbox.breaker.failed(broken):
-                self._rest(broken)
+            ended = error
+            if batch.answers or not outbox.breaker.failed(error):
+                self._rest(error)
         finally:
-            batch.close(broken)
+            batch.close(ended)
 
-    def _rest(self, reason: str) -> None:
+    def _rest(self, error: PeerUnreachable) -> None:
         """The peer answers others, or answered before it broke off: only this courier pauses."""
         self._failures += 1
-        wait = self._outbox.patience.pause(self._failures)
+        wait = self._outbox.patience.pause(self._failures, error)
         self._rest_until = self._outbox.clock.now() + wait
-        log.warning("peer %s: %s; again in %.0f s", self._outbox.peer.name, reason, wait.total_seconds())
+        log.warning("peer %s: %s; again in %.0f s", self._outbox.peer.name, error, wait.total_seconds())
 
     def _give_up(self, now: datetime) -> None:
         """What was owed for too long goes dead, tried or not."""

@@ -21,7 +21,8 @@ from node.domain.peer import Peer
 from node.domain.verification import REQUESTS, AskedCommitment, CommitmentReport, failure_in_words, next_pause
 from node.ports import Clock, CommitmentRequester
 from node.repositories import Transaction, UnitOfWork
-from node.services.verify import Patience, Pause, due_together, put_off, settle, still_delivered
+from node.services.patience import Patience
+from node.services.verify import Pause, due_together, put_off, settle, still_delivered
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class RequestCommitments:
             )
             self._pause.end()
         except (PeerUnreachable, Permanent) as error:
-            until = self._pause.begin(str(error))
+            until = self._pause.begin(error)
             with self._write() as tx:
                 for due in open_.values():
                     put_off(tx, due, self._clock.now(), until, str(error), self._patience)

@@ -1,23 +1,23 @@
 """What was delivered is looked for at its peer: by a query here, by storage commitment in ``request_commitment``.
 
 An instance moves on in the transaction that learns of it: found, it is committed; not found for too long, it is sent
-again; not there after that either, again and again, it is dead with the reason.
+again; not there after that either, again and again, or found in another study, it is dead with the reason.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from node.domain.delivery import Delivery, DeliveryState, DeliveryStep, backoff
+from node.domain.delivery import Delivery, DeliveryState, DeliveryStep
 from node.domain.errors import PeerUnreachable, Permanent
 from node.domain.peer import Peer
 from node.domain.verification import RESENDS, Wanted, next_pause
 from node.ports import Clock, Verifier
 from node.repositories import Transaction, UnitOfWork
+from node.services.patience import Patience
 from node.services.steps import Move, move_deliveries
 
 log = logging.getLogger(__name__)
@@ -25,19 +25,6 @@ log = logging.getLogger(__name__)
 # The instances of one job are looked for together; those that are sent already wait so long for the others.
 TOGETHER = timedelta(seconds=60)
 _AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a peer is waited for.
-
-    ``retry`` and ``retry_max`` are the first and the longest pause before it is asked again, ``give_up`` is how long an
-    instance is kept that it cannot be asked about.
-    """
-
-    retry: timedelta
-    retry_max: timedelta
-    give_up: timedelta
 
 
 class Pause:
@@ -58,12 +45,12 @@ class Pause:
         """It has answered."""
         self._failures = 0
 
-    def begin(self, why: str) -> datetime:
+    def begin(self, error: PeerUnreachable | Permanent) -> datetime:
         """It could not be asked; returns until when it is left alone."""
         self._failures += 1
-        wait = backoff(self._failures, base=self._patience.retry, cap=self._patience.retry_max)
+        wait = self._patience.pause(self._failures, error)
         self._until = self._clock.now() + wait
-        log.warning("peer %s cannot verify: %s; next try in %.0f s", self._peer.name, why, wait.total_seconds())
+        log.warning("peer %s cannot verify: %s; next try in %.0f s", self._peer.name, error, wait.total_seconds())
         return self._until
 
 
@@ -86,6 +73,7 @@ class VerifyByQuery:
         self._peer = peer
         self._patience = patience
         self._pause = Pause(clock, peer, patience)
+        self._within = timedelta(seconds=peer.verify_seconds)
 
     def verify(self) -> int:
         """Look for what is due, over one association; returns how many instances were looked for."""
@@ -98,29 +86,52 @@ class VerifyByQuery:
             return 0
         try:
             held = self._verifier.held(self._peer, wanted)
+            late = self._late(due, held)
+            moved = self._verifier.elsewhere(self._peer, [w for w in wanted if w.sop_instance_uid in late])
         except (PeerUnreachable, Permanent) as error:
-            until = self._pause.begin(str(error))
+            until = self._pause.begin(error)
             with self._write() as tx:
                 put_off(tx, due, self._clock.now(), until, str(error), self._patience)
             return len(due)
         self._pause.end()
         with self._write() as tx:
-            now = self._clock.now()
-            still = still_delivered(tx, due)
-            found = [d for d in still if d.sop_instance_uid in held]
-            missing = [d for d in still if d.sop_instance_uid not in held]
-            within = timedelta(seconds=self._peer.verify_seconds)
-            late = [d for d in missing if _waited(d, now) >= within]
-            reason = f"not listed by the peer {within} after it was delivered"
-            settle(tx, dict.fromkeys(found) | dict.fromkeys(late, reason), now, self._patience)
-            for delivery in missing:
-                if _waited(delivery, now) < within:
-                    self._look_again(tx, delivery, now, within)
+            self._judge(tx, due, held, late, moved)
         return len(due)
 
-    def _look_again(self, tx: UnitOfWork, delivery: Delivery, now: datetime, within: timedelta) -> None:
+    def _late(self, due: Sequence[Delivery], held: Set[str]) -> frozenset[str]:
+        now = self._clock.now()
+        missing = (d for d in due if d.sop_instance_uid not in held)
+        return frozenset(d.sop_instance_uid for d in missing if _waited(d, now) >= self._within)
+
+    def _judge(
+        self,
+        tx: UnitOfWork,
+        due: Sequence[Delivery],
+        held: Set[str],
+        late: Set[str],
+        moved: Mapping[str, tuple[str, str]],
+    ) -> None:
+        now, reason = self._clock.now(), f"not listed by the peer {self._within} after it was delivered"
+        outcomes: dict[Delivery, str | None] = {}
+        for delivery in still_delivered(tx, due):
+            uid = delivery.sop_instance_uid
+            if uid in held:
+                outcomes[delivery] = None
+            elif uid in moved:
+                # To send it again would make a second one of it, or change nothing.
+                study_uid, series_uid = moved[uid]
+                where = f"the peer has it in study {study_uid}, series {series_uid}, and not where it was sent"
+                move_deliveries(tx, [_given_up(delivery, now, where)])
+            elif uid in late:
+                outcomes[delivery] = reason
+            else:
+                self._look_again(tx, delivery, now)
+        settle(tx, outcomes, now, self._patience)
+
+    def _look_again(self, tx: UnitOfWork, delivery: Delivery, now: datetime) -> None:
         waited = _waited(delivery, now)
-        pause = min(next_pause(waited, base=self._patience.retry, cap=self._patience.retry_max), within - waited)
+        pause = next_pause(waited, base=self._patience.retry, cap=self._patience.retry_max)
+        pause = max(min(pause, self._within - waited), timedelta(0))
         tx.deliveries.look_again([delivery], verify_at=now + pause, reason="the peer does not list it yet")
 
 
@@ -171,7 +182,7 @@ def _outcome(delivery: Delivery, reason: str | None, now: datetime, patience: Pa
         "reason": reason,
         "missing": missing,
         "created_at": now,  # the time after which a delivery is given up runs from here
-        "not_before": now + backoff(missing, base=patience.retry, cap=patience.retry_max),
+        "not_before": now + patience.pause(missing),
         "verify_at": None,
         "delivered_at": None,
         "transaction_uid": None,

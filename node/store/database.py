@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.resources import files
@@ -34,6 +34,11 @@ from node.store.studies import StudyRepository
 
 SCHEMA = "0009"  # the newest migration; compared before Alembic is imported, which keeps start-up short
 _BUSY_SECONDS = 30
+
+# How SQLite begins a transaction. FULL: what was committed survives a power cut.
+_BEGIN_WRITE = ("PRAGMA synchronous=FULL", "BEGIN IMMEDIATE")
+_BEGIN_UNSYNCED = ("PRAGMA synchronous=NORMAL", "BEGIN IMMEDIATE")
+_BEGIN_READ = ("BEGIN",)
 
 
 class SqlUnitOfWork:
@@ -167,20 +172,30 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
         """A transaction that writes; on SQLite the write lock is taken at the start, so it never fails half-way."""
-        with self._session(write=True) as session:
+        with self._session(_BEGIN_WRITE) as session:
+            yield SqlUnitOfWork(session)
+            session.commit()
+
+    @contextmanager
+    def write_unsynced(self) -> Iterator[UnitOfWork]:
+        """As ``write``, without waiting for the disk: it survives the end of the process, but a power cut only once a
+        later ``write`` has ended. Others see it at once, and what comes after it is never kept without it."""
+        with self._session(_BEGIN_UNSYNCED) as session:
+            if session.get_bind().dialect.name == "postgresql":
+                session.execute(text("SET LOCAL synchronous_commit = off"))
             yield SqlUnitOfWork(session)
             session.commit()
 
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
         """A transaction that only reads."""
-        with self._session(write=False) as session:
+        with self._session(_BEGIN_READ) as session:
             yield SqlUnitOfWork(session)
 
     @contextmanager
-    def _session(self, *, write: bool) -> Iterator[Session]:
+    def _session(self, begin: Sequence[str]) -> Iterator[Session]:
         with self._engine.connect() as connection:
-            bound = connection.execution_options(ainode_write=write)
+            bound = connection.execution_options(ainode_begin=begin)
             with Session(bound, expire_on_commit=False, autoflush=False) as session:
                 yield session
 
@@ -196,13 +211,12 @@ def _sqlite(url: str) -> Engine:
     def _open(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions: _begin does
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")  # a committed step survives a power cut
         connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("ainode_write", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        for statement in connection.get_execution_options().get("ainode_begin", _BEGIN_WRITE):
+            connection.exec_driver_sql(statement)
 
     return engine
 

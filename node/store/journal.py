@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import insert
 from sqlmodel import Session, col, select
@@ -15,6 +16,9 @@ from node.store.tables import DecisionRow, EventRow
 
 def _event(row: EventRow) -> Event:
     return build(Event, row, subject=Subject(row.subject), detail=row.detail or {})
+
+
+_INSERT: Any = insert(EventRow)
 
 
 class JournalRepository:
@@ -31,7 +35,7 @@ class JournalRepository:
         """As ``add``, for many at once."""
         rows = [values(event, without=("id",)) for event in events]
         if rows:
-            self._session.connection().execute(insert(EventRow), rows)
+            self._session.connection().execute(_INSERT, rows)
 
     def of_study(self, study_uid: str) -> list[Event]:
         """All events of a study, in order."""

@@ -20,6 +20,15 @@ def values(thing: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {f.name: _plain(getattr(thing, f.name)) for f in fields(thing) if f.name not in without}
 
 
+def changes(before: Any, after: Any) -> dict[str, Any]:
+    """Of two of the same kind, the fields of ``after`` that are another, as column values."""
+    return {
+        name: _plain(value)
+        for name, old in vars(before).items()
+        if (value := getattr(after, name)) is not old and value != old
+    }
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, StrEnum):
         return value.value

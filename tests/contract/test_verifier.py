@@ -140,7 +140,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
 def holder(request: pytest.FixtureRequest) -> Holder:
     """Each of the verifiers, for a peer that has what is SENT."""
     if request.param == "fake":
-        return Holder(FakeVerifier(*(w.sop_instance_uid for w in SENT)), peer_at(104))
+        fake = FakeVerifier(*(w.sop_instance_uid for w in SENT))
+        fake.moved = {w.sop_instance_uid: (w.study_uid, w.series_uid) for w in SENT}
+        return Holder(fake, peer_at(104))
     if request.param == "dcmqrscp":
         return Holder(QUERY, request.getfixturevalue("dcmqrscp"))
     if request.param == "archive":
@@ -156,6 +158,33 @@ def test_what_is_there_is_held_and_what_is_not_is_not(holder: Holder) -> None:
     assert holder.held(*SENT, *ABSENT) == there
     assert holder.held(SENT[2]) == {SENT[2].sop_instance_uid}
     assert holder.held(ABSENT[0]) == holder.held(ABSENT[2]) == set()
+
+
+def test_what_is_in_another_study_or_series_is_named(holder: Holder) -> None:
+    moved = [Wanted("1.2.4", "1.2.4.1", SENT[2].sop_instance_uid), Wanted("1.2.3", "1.2.3.1", SENT[4].sop_instance_uid)]
+    if not isinstance(holder.verifier, FakeVerifier):
+        assert holder.held(*moved) == set()
+    found = holder.verifier.elsewhere(holder.peer, [*moved, ABSENT[0]])
+    assert found == {s.sop_instance_uid: (s.study_uid, s.series_uid) for s in (SENT[2], SENT[4])}
+
+
+def test_an_archive_that_refuses_to_look_everywhere_says_nothing_of_where_it_is(archive: Archive) -> None:
+    archive.is_relational = False
+    moved = Wanted("1.2.4", "1.2.4.1", SENT[0].sop_instance_uid)
+    try:
+        assert QUERY.elsewhere(peer_at(archive.port), [moved, moved]) == {}
+        assert QUERY.held(peer_at(archive.port), SENT[:1]) == {SENT[0].sop_instance_uid}
+    finally:
+        archive.is_relational = True
+
+
+def test_an_archive_that_lists_what_it_was_not_asked_for_has_not_shown_it(archive: Archive) -> None:
+    archive.ignores_keys = True
+    try:
+        held = QUERY.held(peer_at(archive.port), [Wanted("1.2.4", "1.2.4.1", SENT[0].sop_instance_uid), *SENT[1:3]])
+    finally:
+        archive.ignores_keys = False
+    assert held == {w.sop_instance_uid for w in SENT[1:3]}
 
 
 def test_an_archive_that_does_not_list_all_is_asked_for_each(archive: Archive) -> None:

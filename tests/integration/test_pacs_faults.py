@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from node.dicom.scp import StorageSCP
 from node.dicom.scu import StorageSender
 from node.dicom.sink import Sink
 from node.domain.circuit import CircuitState
@@ -23,6 +19,7 @@ from node.domain.peer import Peer
 from node.domain.status import FEW
 from node.services.deliver import Deliver
 from tests import objects
+from tests.faulty import Choking, Dropping, Mute
 from tests.house import PACS, House
 from tests.integration.test_transcoding import Start, storescp, write
 from tests.orthanc import Orthanc
@@ -58,15 +55,15 @@ def uid(number: int) -> str:
     return f"1.2.3.{number}"
 
 
-def owe(house: House, *paths: Path, peer: str = "PACS") -> None:
+def owe(house: House, *paths: Path, peer: str = "PACS", job: str = "") -> None:
     """One job's results, the last of them its report."""
-    now = house.clock.now()
+    now, job = house.clock.now(), job or f"job of {peer}"
     made = []
     for position, path in enumerate(paths):
         meta = dcmread(path).file_meta
         made.append(
             Delivery(
-                0, f"job of {peer}", "1.2", str(meta.MediaStorageSOPInstanceUID), str(meta.MediaStorageSOPClassUID),
+                0, job, "1.2", str(meta.MediaStorageSOPInstanceUID), str(meta.MediaStorageSOPClassUID),
                 str(meta.TransferSyntaxUID), str(path), peer, PENDING, 0, position, now, now,
                 closes=position == len(paths) - 1,
             )
@@ -88,6 +85,11 @@ def results(folder: Path, *, captures: int = 3) -> list[Path]:
     made = [write(folder / f"{n}.dcm", n, ExplicitVRLittleEndian) for n in range(captures)]
     report = objects.incoming(SOPClassUID=REPORT, SOPInstanceUID=uid(captures), PixelData=None, Modality="SR")
     return [*made, objects.write(folder / "sr.dcm", report)]
+
+
+def owe_also(house: House, path: Path) -> None:
+    """The result of another job."""
+    owe(house, path, job=f"job of {path.name}")
 
 
 def rows(house: House, peer: str = "PACS") -> list[Delivery]:
@@ -197,51 +199,6 @@ def test_the_report_class_is_refused(house: House, storescp: Start, tmp_path: Pa
     assert sorted(str(dcmread(path).SOPInstanceUID) for path in folder.iterdir()) == [uid(0), uid(1), uid(2)]
 
 
-class Dropping:
-    """In front of a peer: cuts the connection in the middle of an object, so many times."""
-
-    def __init__(self, port: int, *, after: int, times: int) -> None:
-        self._to, self._after, self.times = port, after, times
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._sockets: list[socket.socket] = [self._listener]
-        self._threads = [threading.Thread(target=self._serve)]
-        self._threads[0].start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                behind = socket.create_connection(("127.0.0.1", self._to))
-                self._sockets += [connection, behind]
-                for ends in ((behind, connection, 1 << 60), (connection, behind, self._after)):
-                    self._threads.append(threading.Thread(target=self._pass, args=ends))
-                    self._threads[-1].start()
-
-    def _pass(self, source: socket.socket, target: socket.socket, after: int) -> None:
-        passed = 0
-        with suppress(OSError):
-            while data := source.recv(4096):
-                passed += len(data)
-                if passed > after and self.times > 0:
-                    self.times -= 1
-                    source.shutdown(socket.SHUT_RDWR)
-                    break
-                target.sendall(data)
-        for each in (source, target):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        for each in self._sockets:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for each in self._sockets:
-            each.close()
-
-
 def test_the_association_drops_in_mid_object(house: House, sink: Sink, tmp_path: Path) -> None:
     between = Dropping(sink.port, after=20_000, times=3)
     try:
@@ -255,25 +212,70 @@ def test_the_association_drops_in_mid_object(house: House, sink: Sink, tmp_path:
     assert sink.order[-1] == uid(6), "the report is the last"
 
 
-def test_the_peer_takes_objects_and_answers_nothing(house: House, tmp_path: Path) -> None:
-    hang = threading.Event()
+def test_a_peer_that_answers_nothing_for_an_hour_has_all_once_when_it_answers_again(
+    house: House, sink: Sink, tmp_path: Path
+) -> None:
+    mute, files = Mute(free_port(), tmp_path / "mute"), results(tmp_path)
+    mute.start()
+    try:
+        owe(house, *files, peer="MUTE")
+        owe(house, *files)
+        courier = house.outbox(peer=replace(at(mute.port, "MUTE"), ae_title="MUTE", timeout_seconds=0.3))
+        assert courier.deliver() == 4
+        assert [(d.state, d.attempt) for d in rows(house, "MUTE")] == [(PENDING, 1), *[(PENDING, 0)] * 3]
+        assert "gave no answer to 1.2.3.0" in (rows(house, "MUTE")[0].reason or "")
+        assert house.outbox(peer=at(sink.port)).deliver() == 4
+        assert states(house) == [DELIVERED] * 4, "another peer has all at once"
+        hours(house, courier, hours=1)
+        assert states(house, "MUTE") == [PENDING] * 4
+        assert mute.heard > 3, "it was tried now and then"
+        assert {d.refusals for d in rows(house, "MUTE")} == {0}
+        mute.speaks.set()
+        hours(house, courier, hours=0.5, until=lambda: states(house, "MUTE") == [DELIVERED] * 4)
+        assert dict(mute.stored) == {uid(n): 1 for n in range(4)}
+        assert mute.order[-1] == uid(3), "the report is the last"
+    finally:
+        mute.speaks.set()
+        mute.stop()
 
-    def mute(incoming: object) -> Answer:
-        hang.wait(20)
-        return Answer(0)
 
-    scp = StorageSCP("PACS", "127.0.0.1", 0, mute, lambda calling: True)
-    scp.start()
+def test_an_object_on_which_the_peer_breaks_off_each_time_is_dead_with_the_reason(house: House, tmp_path: Path) -> None:
+    chokes = Choking(CAPTURE, REPORT, on={uid(1)})
     try:
         owe(house, *results(tmp_path))
-        courier = house.outbox(peer=replace(at(scp.port), timeout_seconds=0.3))
-        assert courier.deliver() == 4
-        assert states(house) == [PENDING] * 4
-        assert [d.attempt for d in rows(house)] == [1, 0, 0, 0]
-        assert "gave no answer to 1.2.3.0" in (rows(house)[0].reason or "")
+        courier, number = house.outbox(peer=at(chokes.port)), 100
+        while rows(house)[1].state is PENDING:
+            number += 1
+            assert number < 200, "it has to end"
+            owe_also(house, write(tmp_path / f"{number}.dcm", number, ExplicitVRLittleEndian))
+            hours(house, courier, hours=0.2)
     finally:
-        hang.set()
-        scp.stop()
+        chokes.stop()
+    first, dead, third, report, *others = rows(house)
+    assert {d.state for d in (first, third, report, *others)} == {DELIVERED}
+    assert (dead.state, dead.refusals, chokes.aborts) == (DEAD, FEW, dead.attempt)
+    assert "gave no answer to 1.2.3.1" in (dead.reason or "")
+    assert (dead.reason or "").endswith(f", {FEW} times, while it took others")
+    assert sorted(chokes.stored) == sorted({d.sop_instance_uid for d in rows(house)} - {uid(1)})
+    assert chokes.stored.index(uid(3)) > chokes.stored.index(uid(101)), "the report goes when the other one is dead"
+
+
+@pytest.mark.peer
+def test_the_association_to_a_real_archive_drops_in_mid_object(house: House, tmp_path: Path) -> None:
+    (tmp_path / "orthanc").mkdir()
+    orthanc = Orthanc(tmp_path / "orthanc")
+    orthanc.start()
+    between = Dropping(orthanc.port, after=20_000, times=3)
+    try:
+        owe(house, *results(tmp_path, captures=6))
+        hours(house, house.outbox(peer=at(between.port)), hours=0.5)
+        found = [i["MainDicomTags"]["SOPInstanceUID"] for i in orthanc.get("/instances?expand")]
+    finally:
+        between.close()
+        orthanc.stop()
+    assert between.times == 0
+    assert states(house) == [DELIVERED] * 7
+    assert sorted(found) == [uid(n) for n in range(7)]
 
 
 @pytest.mark.peer

@@ -7,8 +7,10 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from email.policy import HTTP
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,22 @@ from typing import Any
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from config.neighbours import PeerSettings, StowSettings
+from config.settings import NodeSettings, Settings
+from node.app import couriers
+from node.core import Core
 from node.dicomweb import sender as stow_sender
 from node.dicomweb.sender import StowSender
 from node.dicomweb.server import Server
-from node.domain.errors import PeerUnreachable
+from node.domain.delivery import Delivery, DeliveryState
+from node.domain.errors import PeerDeclines, PeerUnreachable
 from node.domain.part10 import HEAD_LIMIT, split
 from node.domain.peer import Peer
+from node.store.database import Database
 from tests import objects
 from tests.admin import serving
 from tests.certificates import Authority
+from tests.house import House, everything
 from tests.integration.test_transcoding import write
 from tests.orthanc import Orthanc
 from tests.running import free_port
@@ -35,13 +44,15 @@ Reply = tuple[int, Any]
 
 
 class Scripted:
-    """Keeps what comes, and answers by ``reply``: from the UIDs of a request to status and body."""
+    """Keeps what comes, and answers by ``reply``: from the UIDs of a request to status and body; and ``headers``."""
 
     def __init__(self) -> None:
         self.reply: Callable[[list[str]], Reply | None] = _all_stored
         self.requests: list[list[str]] = []
         self.kept: dict[str, bytes] = {}
         self.authorization: str | None = None
+        self.headers: dict[str, str] = {}
+        self.asked = 0
         script = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -69,7 +80,10 @@ class Scripted:
 
             def _answer(self, said: Reply) -> None:
                 text = b"" if said[1] is None else json.dumps(said[1]).encode()
-                self.send_response(said[0])
+                script.asked += 1
+                self.send_response_only(said[0])
+                for name, value in script.headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -265,3 +279,114 @@ def test_a_request_is_no_larger_than_one_may_be(server: Scripted, tmp_path: Path
     sender(server).send(PACS, made(tmp_path, count), statuses)
     assert [len(uids) for uids in server.requests] == [stow_sender.AT_ONCE, 1]
     assert len(statuses) == count
+
+
+def dated(at: datetime) -> str:
+    return format_datetime(at, usegmt=True)
+
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120),
+        ({"Retry-After": " 0 "}, 0),
+        ({"Retry-After": "9" * 400}, 999_999_999),
+        ({"Retry-After": dated(NOON + timedelta(seconds=90)), "Date": dated(NOON)}, 90),
+        ({"Retry-After": dated(NOON), "Date": dated(NOON + timedelta(seconds=90))}, 0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "²"}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("probed", [False, True])
+def test_for_how_long_a_server_wants_to_be_left_alone(
+    server: Scripted, tmp_path: Path, headers: dict[str, str], seconds: int | None, probed: bool
+) -> None:
+    server.reply = lambda uids: (503, None)
+    server.headers = headers
+    with pytest.raises(PeerDeclines, match="PACS: HTTP 503") as declined:
+        sender(server).echo(PACS) if probed else sender(server).send(PACS, made(tmp_path, 2), Statuses())
+    assert declined.value.retry_after == (None if seconds is None else timedelta(seconds=seconds))
+
+
+def test_a_time_is_of_our_clock_where_the_server_does_not_tell_its_own(server: Scripted) -> None:
+    server.reply = lambda uids: (503, None)
+    server.headers = {"Retry-After": dated(datetime.now(UTC) + timedelta(seconds=300))}
+    with pytest.raises(PeerDeclines) as declined:
+        sender(server).echo(PACS)
+    assert declined.value.retry_after is not None
+    assert 290 < declined.value.retry_after.total_seconds() <= 300
+
+
+def owe(database: Database, folder: Path, count: int, now: datetime, *, job: str = "job1") -> None:
+    """So many objects of a job, made in a folder; the last one closes it."""
+    folder.mkdir()
+    uids = [f"1.2.4.{job[-1]}.{n}" for n in range(1, count + 1)]
+    with database.write() as tx:
+        tx.deliveries.add(
+            Delivery(
+                0, job, "1.2", uid, objects.CT, objects.EXPLICIT,
+                str(objects.write(folder / f"{uid}.dcm", objects.incoming(SOPInstanceUID=uid))),
+                "PACS", DeliveryState.PENDING, 0, n, now, now, closes=n == count - 1,
+            )
+            for n, uid in enumerate(uids)
+        )  # fmt: skip
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_says_and_gets_all_then(
+    house: House, server: Scripted, tmp_path: Path
+) -> None:
+    house.sender = sender(server)  # type: ignore[assignment]
+    owe(house.database, tmp_path / "job", 3, house.clock.now())
+    outbox = house.outbox(peer=PACS)
+    server.reply, server.headers = lambda uids: (503, None), {"Retry-After": "240"}
+    outbox.deliver()
+    asked = server.asked
+    for _ in range(23):
+        house.clock.tick(10)
+        assert outbox.deliver() == 0
+    assert server.asked == asked, "not a word to it meanwhile"
+    server.reply, server.headers = _all_stored, {}
+    house.clock.tick(10)
+    assert everything(outbox) == 3
+    with house.database.read() as tx:
+        assert [d.state for d in tx.deliveries.of_study("1.2")] == [DeliveryState.DELIVERED] * 3
+    assert sorted(server.kept) == [f"1.2.4.1.{n}" for n in (1, 2, 3)]
+
+
+class Calls(list[Callable[[], object]]):
+    """A ticker that keeps what it is to call."""
+
+    def every(self, interval: timedelta, name: str, call: Callable[[], object]) -> None:
+        self.append(call)
+
+
+def test_as_many_requests_at_once_as_the_peer_has_associations(server: Scripted, tmp_path: Path) -> None:
+    peer = PeerSettings(ae_title="PACS", host="127.0.0.1", send=True, associations=2, stow=StowSettings(url=server.url))
+    core = Core(Settings(node=NodeSettings(data_dir=tmp_path / "var", min_free_mb=0), peers={"PACS": peer}), None)
+    core.database.prepare()
+    calls = Calls()
+    couriers(core, calls)  # type: ignore[arg-type]
+    first, second = calls
+    both, beside = threading.Barrier(2, timeout=20), threading.Thread(target=second)
+
+    def together(uids: list[str]) -> Reply:
+        if uids[0] == "1.2.4.1.1":
+            owe(core.database, tmp_path / "two", 3, datetime.now(UTC), job="job2")
+            beside.start()
+        if uids[0] in ("1.2.4.1.1", "1.2.4.2.1"):
+            both.wait()  # for the request of the other courier
+        return _all_stored(uids)
+
+    server.reply = together
+    owe(core.database, tmp_path / "one", 3, datetime.now(UTC), job="job1")
+    first()
+    beside.join()
+    with core.database.read() as tx:
+        assert [d.state.value for d in tx.deliveries.of_study("1.2")] == ["delivered"] * 6
+    core.database.close()
+    assert (both.broken, len(server.kept)) == (False, 6)

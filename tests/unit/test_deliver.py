@@ -6,8 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from node.domain.circuit import Circuit, CircuitState
 from node.domain.delivery import Delivery, DeliveryState, backoff, jittered
+from node.domain.errors import PeerDeclines
 from node.domain.priority import Priority
 from node.domain.status import FEW
 from node.services.deliver import Deliver
@@ -148,6 +151,84 @@ def test_an_object_on_which_the_peer_chokes_does_not_hold_up_other_jobs(house: H
         house.clock.tick(10)
     assert house.sender.stored == ["2.25.3.dcm", "2.25.4.dcm"]
     assert rows(house)[1].state is PENDING, "what closes the job waits"
+
+
+def choking(house: House, *, hours: float) -> Deliver:
+    """One object on which the peer breaks off each time, while another is owed to it every ten minutes."""
+    house.sender.breaks = {"2.25.1.dcm"}
+    owe(house, "2.25.1", "2.25.2")
+    outbox = house.outbox()
+    for number in range(round(hours * 6)):
+        owe(house, f"2.25.{number + 100}")
+        for _ in range(10):
+            outbox.deliver()
+            house.clock.tick(60)
+    return outbox
+
+
+def test_an_object_on_which_the_peer_alone_chokes_is_dead_after_a_few_breaks_and_its_report_goes(house: House) -> None:
+    choking(house, hours=3)
+    first, report = rows(house)[:2]
+    assert (first.state, first.refusals, report.state) == (DEAD, FEW, DELIVERED)
+    assert first.reason == f"PACS: the association broke, {FEW} times, while it took others"
+    assert {d.state for d in rows(house)[2:]} == {DELIVERED}
+
+
+def test_an_object_that_the_peer_takes_after_some_breaks_is_delivered_once(house: House) -> None:
+    outbox = choking(house, hours=0.5)
+    assert 0 < rows(house)[0].refusals < FEW
+    house.sender.breaks = set()
+    house.clock.tick(600)
+    everything(outbox)
+    assert {d.state for d in rows(house)} == {DELIVERED}
+    assert house.sender.stored.count("2.25.1.dcm") == 1
+
+
+@pytest.mark.parametrize("peers", [1, 2])
+def test_a_peer_that_breaks_off_on_everything_makes_nothing_dead(house: House, peers: int) -> None:
+    owe(house, "2.25.1", "2.25.2")
+    owe(house, "2.25.3", "2.25.4")
+    house.sender.break_after = 0
+    couriers = house.couriers(peers)
+    for _ in range(100):
+        for courier in couriers:
+            courier.deliver()
+        house.clock.tick(3600)
+    assert states(house) == [PENDING] * 4
+    assert max(d.attempt for d in rows(house)) > FEW
+    assert {d.refusals for d in rows(house)} == {0}
+    house.sender.break_after = None
+    for _ in range(3):
+        house.clock.tick(600)
+        everything(couriers[0])
+    assert states(house) == [DELIVERED] * 4
+    assert sorted(house.sender.stored) == [f"2.25.{n}.dcm" for n in (1, 2, 3, 4)]
+
+
+def test_a_peer_that_declines_everything_now_and_then_blames_no_object(house: House) -> None:
+    owe(house, "2.25.1", "2.25.2")
+    outbox = house.outbox()
+    for number in range(2 * FEW):
+        house.sender.declines = PeerDeclines("PACS: HTTP 503 Busy")
+        assert outbox.deliver() == 2, "with the first one in flight"
+        house.sender.declines = None
+        owe(house, f"2.25.{number + 100}")
+        house.clock.tick(11)
+        assert outbox.deliver() == 1, "the other one is tried, and taken"
+        house.clock.tick(600)
+    assert (rows(house)[0].state, rows(house)[0].attempt, rows(house)[0].refusals) == (PENDING, 2 * FEW, 0)
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(5, 10), (45, 45), (100_000, 600)])
+def test_a_peer_is_left_alone_for_as_long_as_it_asks(house: House, asked: float, pause: float) -> None:
+    outbox = owed(house)
+    house.sender.declines = PeerDeclines("PACS: HTTP 503 Busy", timedelta(seconds=asked))
+    outbox.deliver()
+    house.sender.declines = None
+    house.clock.tick(pause - 0.1)
+    assert (outbox.deliver(), house.sender.echoes) == (0, 0)
+    house.clock.tick(0.2)
+    assert (everything(outbox), house.sender.echoes) == (3, 1)
 
 
 def test_each_instance_has_its_own_answer(house: House) -> None:

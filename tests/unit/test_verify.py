@@ -145,6 +145,21 @@ class TestByQuery:
         requeued = house.requeue.requeue_delivery(dead.id, "somebody")
         assert (requeued.state, requeued.missing, requeued.verify_at) == (PENDING, 0, None)
 
+    def test_what_it_has_in_another_study_is_named_and_not_sent_again(self, house: House) -> None:
+        sent(house)
+        verifier = FakeVerifier("2.25.1", "2.25.3")
+        verifier.moved = {"2.25.2": ("1.9", "1.9.1")}
+        look = house.by_query(verifier, ASKED)
+        look.verify()
+        assert states(house) == [COMMITTED, DELIVERED, COMMITTED], "it may still be sorted in"
+        house.clock.tick(100)
+        look.verify()
+        assert states(house) == [COMMITTED, DEAD, COMMITTED]
+        where = "the peer has it in study 1.9, series 1.9.1, and not where it was sent"
+        assert rows(house)[1].reason == where
+        assert everything(house.outbox(peer=ASKED)) == 0
+        assert steps(house) == ["commit", "commit", "give up"]
+
     @pytest.mark.parametrize(
         "error", [PeerUnreachable("PACS: connection refused"), Rejected("PACS offers no C-FIND"), NO_PORT]
     )
