@@ -128,7 +128,11 @@ async function main() {
     sessionStorage.setItem("investigationalUseDialog", "hidden");
   });
   await page.goto(url, { waitUntil: "domcontentloaded" });
-  await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
+  // Series come as their metadata do, the largest last.
+  for (const number of Object.values(series)) {
+    await page.getByText(`S:${number}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
+  }
+  await until(page, () => window.services.displaySetService.getActiveDisplaySets().some((d) => d.Modality === "SR"));
   seen.unsupported = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
     .filter((d) => d.unsupported).map((d) => d.Modality));
   if (series.SC) await captures(page, seen);

@@ -25,6 +25,31 @@ const toMiddle = (page) => page.evaluate(() => {
   return viewport.setImageIdIndex ? viewport.setImageIdIndex(Math.floor(viewport.getImageIds().length / 2)) : null;
 });
 
+// On a busy machine a double click may come before the viewer listens to it.
+async function openReport(page) {
+  const until = Date.now() + 2 * PATIENCE;
+  let report = null;
+  while (Date.now() < until && !(report && report.loaded && report.measurements.every((m) => m.loaded))) {
+    try {
+      await open(page, series.SR);
+      for (let n = 0; n < 20 && !(report && report.loaded); n += 1) {
+        await page.waitForTimeout(1000);
+        report = await lookAtReport(page);
+      }
+    } catch (error) {
+      report = null;
+    }
+  }
+  return report || { loaded: false, measurements: [] };
+}
+
+const lookAtReport = (page) => page.evaluate(() => {
+  const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
+  return report ? { loaded: report.isLoaded, measurements: (report.measurements || []).map((m) => ({
+    loaded: m.loaded, label: m.TrackingIdentifier, texts: (m.labels || []).map((l) => `${l.label} ${l.value}`) })) }
+    : null;
+});
+
 async function main() {
   const browser = await chromium.launch({ executablePath, args: FLAGS });
   const page = await browser.newPage({ viewport: { width: 1500, height: 900 } });
@@ -37,21 +62,18 @@ async function main() {
     sessionStorage.setItem("investigationalUseDialog", "hidden");
   });
   await page.goto(url, { waitUntil: "domcontentloaded" });
-  await page.getByText(`S:${series.SR}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
+  for (const number of Object.values(series)) {
+    await page.getByText(`S:${number}`, { exact: true }).first().waitFor({ timeout: PATIENCE });
+  }
+  // Series come as their metadata do, the largest last.
+  await page.waitForFunction(() => ["CT", "SR", "SEG", "OT"].every((modality) =>
+    window.services.displaySetService.getActiveDisplaySets().some((d) => d.Modality === modality)), null,
+    { timeout: PATIENCE });
   seen.displaySets = await page.evaluate(() => window.services.displaySetService.getActiveDisplaySets()
     .map((d) => ({ modality: d.Modality, description: d.SeriesDescription, images: d.numImageFrames || 0,
                    unsupported: Boolean(d.unsupported) })));
 
-  await open(page, series.SR);
-  await page.waitForFunction(() => {
-    const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
-    return report && report.isLoaded && report.measurements.every((m) => m.loaded);
-  }, null, { timeout: PATIENCE }).catch(() => {});
-  seen.report = await page.evaluate(() => {
-    const report = window.services.displaySetService.getActiveDisplaySets().find((d) => d.Modality === "SR");
-    return { loaded: report.isLoaded, measurements: (report.measurements || []).map((m) => ({
-      loaded: m.loaded, label: m.TrackingIdentifier, texts: (m.labels || []).map((l) => `${l.label} ${l.value}`) })) };
-  });
+  seen.report = await openReport(page);
   await page.waitForTimeout(3000);
   await page.screenshot({ path: `${shots}/sr.png` });
 
