@@ -169,19 +169,23 @@ function drawJobs(jobs) {
   ], "No job yet: a job is created when a study has settled and a route takes it.");
 }
 
-function requeueButton(path) {
+function stepButton(path, step, text, question) {
   const press = async (event) => {
+    if (question && !window.confirm(question)) return;
     event.target.disabled = true;
     try {
-      await api(`${path}/requeue`, "POST");
+      await api(`${path}/${step}`, "POST");
       say(null);
     } catch (error) {
       say(error.message);
     }
     refresh();
   };
-  return el("button", { onclick: press }, "Requeue");
+  return el("button", { onclick: press }, text);
 }
+
+const deadButtons = (path) => el("span", {}, stepButton(path, "requeue", "Requeue"), " ",
+  stepButton(path, "dismiss", "Dismiss", "It will not be tried again, and its study may be removed. Dismiss it?"));
 
 function drawDead(jobs, deliveries) {
   const dead = [
@@ -194,7 +198,7 @@ function drawDead(jobs, deliveries) {
     { head: "What", cell: (d) => d.what, long: true },
     { head: "Attempts", cell: (d) => String(d.attempt), minor: true },
     { head: "Reason", cell: (d) => withUids(d.reason ?? ""), long: true },
-    { head: "", cell: (d) => requeueButton(d.path) },
+    { head: "", cell: (d) => deadButtons(d.path) },
   ], "");
 }
 

@@ -58,6 +58,10 @@ async function main() {
   await dead.locator("button", { hasText: "Requeue" }).click();
   await page.waitForFunction(() => document.querySelectorAll("#dead tbody tr").length === 1);
   seen.deadAfter = await texts(page, "#dead tbody tr");
+  page.once("dialog", (dialog) => { seen.asked = dialog.message(); dialog.accept(); });
+  await page.locator("#dead tbody tr button", { hasText: "Dismiss" }).click();
+  await page.waitForSelector("#dead-section", { state: "hidden" });
+  seen.countsAfter = (await texts(page, "#counts .tile")).join(" ");
 
   await page.reload();
   await page.waitForSelector("#studies tbody tr");

@@ -94,6 +94,11 @@ def test_requeue_takes_a_dead_letter_away(seen: dict[str, Any]) -> None:
     assert "delivery to PACS" in seen["deadAfter"][0]
 
 
+def test_dismiss_takes_the_other_away(seen: dict[str, Any]) -> None:
+    assert "will not be tried again" in seen["asked"]
+    assert "1 withdrawn" in seen["countsAfter"]
+
+
 def test_signing_out_leaves_nothing_on_the_page(seen: dict[str, Any]) -> None:
     assert "chest-ct" not in seen["afterSignOut"]
     assert DONE not in seen["afterSignOut"]
