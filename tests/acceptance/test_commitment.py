@@ -184,6 +184,7 @@ def test_what_is_announced_before_it_comes(node: RunningNode, tmp_path: Path) ->
     assert settled(node) == "availability notified of 5 instances, all of them are here"
 
 
+@pytest.mark.long
 @pytest.mark.peer
 def test_orthanc_asks_for_commitment(tmp_path: Path) -> None:
     (tmp_path / "orthanc").mkdir()

@@ -90,7 +90,7 @@ def test_killed_while_settling(node: RunningNode, pacs: Sink, study: list[Path],
     results_are_there_once(node, pacs, tmp_path)
 
 
-@pytest.mark.parametrize("victim", ["node", "worker", "runner"])
+@pytest.mark.parametrize("victim", ["node", pytest.param("worker", marks=pytest.mark.long), "runner"])
 def test_killed_while_running(node: RunningNode, pacs: Sink, study: list[Path], tmp_path: Path, victim: str) -> None:
     send(node, study)
     eventually(lambda: any(j.state.value == "running" for j in node.rows()[1]), "the job runs")
@@ -105,6 +105,7 @@ def test_killed_while_running(node: RunningNode, pacs: Sink, study: list[Path], 
     assert job.attempt == 2
 
 
+@pytest.mark.long
 def test_killed_while_delivering(study: list[Path], tmp_path: Path) -> None:
     pacs = Sink("PACS", free_port(), tmp_path / "pacs", seconds=0.05)
     pacs.start()

@@ -96,6 +96,7 @@ def test_a_source_that_is_no_bundle_is_told(node: RunningNode, admin: Administra
     assert not list((tmp_path / "var" / "models").glob("empty"))
 
 
+@pytest.mark.long
 def test_a_running_node_tries_versions_and_replays_studies(tmp_path: Path, admin: Administrator) -> None:
     pacs = Sink("PACS", free_port(), tmp_path / "pacs")
     pacs.start()

@@ -155,6 +155,7 @@ def test_dcmtk_shows_an_image_as_its_presentation_state_asks(tmp_path: Path) -> 
     assert abs(grey[20, 90] - (127 + 255 / 5)) <= 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_pixelmed_finds_no_error_in_an_older_report(scans: dict[str, Scan], tmp_path: Path) -> None:
     (file,) = write([_older(Report.COMPREHENSIVE, scans["oblique"])], tmp_path)
