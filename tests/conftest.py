@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip("takes a quarter of a minute or more: AINODE_TEST_LONG=1 and .ci/run run it"))
+            item.add_marker(pytest.mark.skip("takes fifteen seconds or more: AINODE_TEST_LONG=1 and .ci/run run it"))
 
 
 @pytest.fixture(scope="session")
