@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
 import uuid
 import zipfile
@@ -15,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from node.domain.errors import InvalidInput, InvalidModel, StorageFull
 from node.domain.model import Acquired
 from node.files import layout
+from node.files.disk import held, sync_path
 from node.files.draft import full_disk_named
 from node.files.https import Https, check_scheme
 from node.files.registries import Registries, fetch, is_registered, look_up
@@ -50,12 +49,12 @@ class ModelFiles:
         """An empty directory for a version in the making; what is left in it, and by dead processes, is removed."""
         self._staging.mkdir(parents=True, exist_ok=True)
         for left in self._staging.iterdir():
-            with _held(left) as ours:
+            with held(left) as ours:
                 if ours:
                     shutil.rmtree(left)
         made = self._staging / uuid.uuid4().hex
         made.mkdir()
-        with _held(made), full_disk_named():
+        with held(made), full_disk_named():
             try:
                 yield made
             finally:
@@ -145,10 +144,10 @@ class ModelFiles:
         if not target.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             for each in (*staged.rglob("*"), staged):
-                _sync(each)
+                sync_path(each)
             staged.rename(target)
             for directory in (target.parent, target.parent.parent):
-                _sync(directory)
+                sync_path(directory)
         return path
 
 
@@ -163,24 +162,3 @@ def _is_sound(directory: Path) -> bool:
 def _compare(found: str, wanted: str | None, source: str) -> None:
     if wanted is not None and found != wanted.strip().lower():
         raise InvalidInput("sha256", f"{source} has the digest {found}, wanted {wanted}", "Do not use this file")
-
-
-@contextmanager
-def _held(directory: Path) -> Iterator[bool]:
-    """Hold a directory until the end; False where somebody else does."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

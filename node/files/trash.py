@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from node.domain.retention import Amount, Contents, QuarantinedRun
 from node.files import layout
-from node.files.disk import DiskFiles, sync_path
+from node.files.disk import DiskFiles, held, sync_path
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +27,9 @@ class DiskTrash:
         self._top = files.absolute(layout.TRASH)
         self._top.mkdir(exist_ok=True)
 
-    @contextmanager
-    def held(self) -> Iterator[bool]:
+    def held(self) -> AbstractContextManager[bool]:
         """Keep others from removing meanwhile; False where another process is at it."""
-        descriptor = os.open(self._top, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
-        except BlockingIOError:
-            yield False
-        finally:
-            os.close(descriptor)
+        return held(self._top)
 
     def take(self, name: str, study_uid: str, contents: Contents) -> None:
         """Move the files of a study into a folder of the trash, durably; what is not there is left out.

@@ -86,10 +86,10 @@ class Prune:
         self._history_at: datetime | None = None
 
     def recover(self) -> None:
-        """Bring to its end what a crash has left half-done; before rows are rebuilt from disk."""
+        """Put back what a crash has left half-removed, before rows are rebuilt from disk; the rest can wait."""
         with self._trash.held() as ours:
             if ours:
-                self._finish()
+                self._put_back()
 
     def prune(self) -> bool:
         """Remove what is old enough; False where another process is at it."""
@@ -201,15 +201,18 @@ class Prune:
                 except (AinodeError, OSError) as error:
                     log.error("cannot index %s: %s", path, error)
 
+    def _put_back(self) -> list[Removal]:
+        """Put back what is in the trash but not removed; returns what is removed."""
+        with self._read() as tx:
+            removals = tx.retention.removals()
+        for name in set(self._trash.names()).difference(removal.name for removal in removals):
+            log.warning("study %s is put back: its removal was interrupted", name)
+            self._trash.put_back(name)
+        return removals
+
     def _finish(self) -> None:
         """Empty the trash of what is removed, and put back the rest."""
-        with self._read() as tx:
-            removals = {removal.name: removal for removal in tx.retention.removals()}
-        for name in self._trash.names():
-            if name not in removals:
-                log.warning("study %s is put back: its removal was interrupted", name)
-                self._trash.put_back(name)
-        for removal in removals.values():
+        for removal in self._put_back():
             self._trash.empty(removal.name)
             with self._write() as tx:
                 tx.retention.removed(removal.name)
@@ -218,14 +221,16 @@ class Prune:
     def _asides(self) -> None:
         before = self._before(self._keep.aside)
         while before is not None:
+            # Rows first: a file without one is given one by the next start. And no file is removed while a transaction
+            # holds up those who write.
             with self._write() as tx:
                 old = tx.retention.asides_before(before)
-                gone = Amount()
                 for aside in old:
                     tx.retention.drop_aside(aside.path)
-                    gone += Amount(1, self._trash.remove(aside.path).size)
-                if not old:
-                    return
+            if not old:
+                return
+            gone = sum((Amount(1, self._trash.remove(aside.path).size) for aside in old), Amount())
+            with self._write() as tx:
                 tx.retention.count(Kind.ASIDE, gone, self._clock.now())
             log.info("%d objects aside removed: %d bytes", gone.number, gone.size)
 

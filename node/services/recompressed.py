@@ -63,7 +63,7 @@ class Recompressed:
     def look(self) -> int:
         """Judge the conflicts that are new; returns how many are none any more."""
         with self._read() as tx:
-            new = [a for a in tx.instances.asides(limit=1000) if (a.id or 0) > self._seen]
+            new = tx.instances.asides(limit=1000, after=self._seen)
         settled = 0
         for aside in reversed(new):
             self._seen = aside.id or 0
@@ -103,15 +103,19 @@ class Recompressed:
         return changed_identity(Written(self._plain(self._files.absolute(path)), _EXPLICIT), came)
 
     def _settle(self, aside: Aside, changed: tuple[str, ...] | None) -> None:
-        """Drop the conflict: for nothing, or for a correction."""
+        """Drop the conflict: for nothing, or for a correction.
+
+        Its row goes first: a file without one is given one by the next start, and is looked at again.
+        """
         with self._write() as tx:
             tx.retention.drop_aside(aside.path)
             if changed is None:
-                self._trash.remove(aside.path)
                 detail = {"peer": aside.peer, "detail": "the same image in another compression: nothing is kept of it"}
                 at, uid = self._clock.now(), aside.sop_instance_uid or "-"
                 tx.journal.add(Event(Subject.INSTANCE, uid, "duplicate", at, aside.study_uid, detail=detail))
-        if changed is not None:
+        if changed is None:
+            self._trash.remove(aside.path)
+        else:
             what = ", ".join(changed) or "SOPInstanceUID"
             said = f"{what}: differs from what is believed, in another compression, and nothing else does"
             self._assemble.index([replace(aside, id=None, reason=AsideReason.CORRECTION, detail=said)])

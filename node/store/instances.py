@@ -139,9 +139,9 @@ class InstanceRepository:
         ordered = chosen.order_by(col(AsideRow.at), col(AsideRow.id))
         return [build(Aside, row, reason=AsideReason(row.reason)) for row in self._session.exec(ordered)]
 
-    def asides(self, *, limit: int = 100, study_uid: str | None = None) -> list[Aside]:
-        """What lies aside, the latest first."""
-        chosen = select(AsideRow).order_by(col(AsideRow.id).desc()).limit(limit)
+    def asides(self, *, limit: int = 100, study_uid: str | None = None, after: int = 0) -> list[Aside]:
+        """What lies aside, the latest first; of those that came after the one with the id ``after``."""
+        chosen = select(AsideRow).where(col(AsideRow.id) > after).order_by(col(AsideRow.id).desc()).limit(limit)
         if study_uid is not None:
             chosen = chosen.where(AsideRow.study_uid == study_uid)
         return [build(Aside, row, reason=AsideReason(row.reason)) for row in self._session.exec(chosen)]

@@ -44,6 +44,9 @@ def test_the_contents_of_a_study_and_what_stays_of_it(database: Database) -> Non
         tx.jobs.add(job())
         tx.instances.add_aside(aside(AsideReason.CORRECTION))
         tx.instances.add_aside(aside(AsideReason.CONFLICT))
+        conflict, correction = tx.instances.asides()
+        assert tx.instances.asides(after=correction.id or 0) == [conflict]
+        assert tx.instances.asides(after=conflict.id or 0) == []
         received = frozenset({instance("1.1").path})
         assert tx.retention.contents("1.2.3") == Contents(received, ("aside/correction/x.dcm",), ("j1",), 12)
         tx.retention.drop("1.2.3")

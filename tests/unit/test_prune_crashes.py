@@ -99,6 +99,8 @@ def test_a_kill_after_the_rows_are_gone_leaves_nothing(house: House) -> None:
     assert files(house, "instances", "results") == []
     assert files(house, "trash") != []
     assert restart(house) == 0
+    assert (files(house, "instances", "results"), study(house).state) == ([], StudyState.EXPIRED)
+    house.prune(KEEP).prune()
     assert (files(house), study(house).state) == ([], StudyState.EXPIRED)
     with house.database.read() as tx:
         assert tx.retention.totals()[Kind.STUDIES].number == 1

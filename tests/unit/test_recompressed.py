@@ -23,7 +23,9 @@ from node.domain.instance import AsideReason, Incoming
 from node.domain.study import StudyState
 from node.files.transcode import EXPLICIT, transcoded
 from node.files.trash import DiskTrash
+from node.services.receive import read_aside, read_kept
 from node.services.recompressed import Recompressed
+from node.services.recover import Recover
 from tests import objects
 from tests.unit.test_corrections import SERIES, STUDY, Ward
 
@@ -87,6 +89,29 @@ def test_the_same_image_in_another_compression_is_the_same_object(ward: Ward, fi
     assert list(ward.house.files.absolute("aside").rglob("*.*")) == []
     assert len(ward.events("duplicate")) == 1
     assert ward.study.revision == 1
+
+
+def test_what_is_cut_off_before_the_file_is_gone_is_looked_at_again(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: DiskTrash, path: str) -> None:
+        raise OSError("the power went")
+
+    house = ward.house
+    store(ward, image(RLELossless))
+    store(ward, image(JPEG2000Lossless))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="the power went"):
+        patch.setattr(DiskTrash, "remove", cut)
+        look(ward)
+    assert asides(ward) == []
+    recover = Recover(
+        house.database.write, house.database.read, house.clock, house.files,
+        read_kept=lambda path: read_kept(house.files, path), read_aside=lambda path: read_aside(house.files, path),
+        alive=lambda owner: True, attempts=3,
+    )  # fmt: skip
+    assert recover.index(ward.assemble) == 1
+    assert (asides(ward), look(ward), asides(ward)) == ([AsideReason.CONFLICT], 1, [])
+    assert list(house.files.absolute("aside").rglob("*.*")) == []
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"SliceThickness": 9.0}, {"Manufacturer": "Other"}])
